@@ -1,0 +1,31 @@
+# flotilla_library(name SRCS ... HDRS ... DEPS ...): a static library of one folder.
+function(flotilla_library name)
+  cmake_parse_arguments(arg "" "" "SRCS;HDRS;DEPS" ${ARGN})
+  add_library(${name} STATIC ${arg_SRCS})
+  target_sources(${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${arg_HDRS})
+  target_link_libraries(${name} PUBLIC flotilla_options ${arg_DEPS})
+endfunction()
+
+# flotilla_binary(name SRCS ... DEPS ...): an executable in build/<preset>/bin.
+function(flotilla_binary name)
+  cmake_parse_arguments(arg "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SRCS})
+  target_link_libraries(${name} PRIVATE flotilla_options ${arg_DEPS})
+endfunction()
+
+# flotilla_test(name SRCS ... DEPS ... LABELS ...): a doctest executable, one ctest entry, default label unit.
+function(flotilla_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${arg_SRCS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE FLOTILLA_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data")
+  target_link_libraries(${name} PRIVATE flotilla_test_main flotilla_options ${arg_DEPS})
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+endfunction()
