@@ -1,6 +1,7 @@
-// The seam between the two halves of the launcher: the supervisor, which owns the rank processes (main thread), and the step
-// clock's server, which talks to them (a thread of its own). Either side compiles and is tested without the other.
-// A process is named by rank *and* pid: an event about a process that is gone is ignored, never applied to its successor.
+// The seam between the two halves of the launcher: the supervisor, which owns the rank processes
+// (main thread), and the step clock's server, which talks to them (a thread of its own). Either
+// side compiles and is tested without the other. A process is named by rank *and* pid: an event
+// about a process that is gone is ignored, never applied to its successor.
 #pragma once
 
 #include <sys/types.h>
@@ -20,15 +21,16 @@ class FleetEvents {
   virtual void on_progress(Rank rank, pid_t pid, std::string stage, double fraction) = 0;
   // The rank answers requests; `seconds` since its process started.
   virtual void on_serving(Rank rank, pid_t pid, double seconds) = 0;
-  // No progress for --rank-timeout: the process is killed, then started again as after any other death.
+  // No progress for --rank-timeout: the process is killed, then started again as after any other
+  // death.
   virtual void on_hung(Rank rank, pid_t pid, std::string reason) = 0;
-  // The hello was refused because a setting differs; `reason` names it and both values. The fleet ends with kExitRefused:
-  // at once if it was never ready, else by a drain.
+  // The hello was refused because a setting differs; `reason` names it and both values. The fleet
+  // ends with kExitRefused: at once if it was never ready, else by a drain.
   virtual void on_refused(Rank rank, pid_t pid, std::string reason) = 0;
 };
 
-// What the supervisor tells the step clock. Called on the supervisor's thread; must not wait. The rank may be told to have
-// exited before its connection is seen to close, or after.
+// What the supervisor tells the step clock. Called on the supervisor's thread; must not wait. The
+// rank may be told to have exited before its connection is seen to close, or after.
 class FleetListener {
  public:
   virtual ~FleetListener() = default;
