@@ -1,4 +1,5 @@
-// Broken invariants end the process; the supervisor restarts this rank and the others go on. User input never gets here.
+// Broken invariants end the process; the supervisor restarts this rank and the others go on. User
+// input never gets here.
 #pragma once
 
 #include <source_location>
@@ -11,7 +12,8 @@ namespace flotilla {
 inline void check(bool condition,
                   std::string_view message,
                   std::source_location where = std::source_location::current()) {
-  if (!condition) [[unlikely]] check_failed(message, where);
+  if (!condition) [[unlikely]]
+    check_failed(message, where);
 }
 
 }  // namespace flotilla

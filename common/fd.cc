@@ -44,9 +44,7 @@ Status set_flag(int fd, int get, int set, int flag, bool on) {
 }  // namespace
 
 Status set_nonblocking(int fd, bool on) { return set_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on); }
-Status set_close_on_exec(int fd, bool on) {
-  return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on);
-}
+Status set_close_on_exec(int fd, bool on) { return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on); }
 
 Status read_exactly(int fd, std::span<std::byte> out) {
   while (!out.empty()) {

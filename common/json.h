@@ -1,5 +1,5 @@
-// A JSON writer. Text that is not valid UTF-8 comes out with U+FFFD in place of each bad byte, so the output is always
-// valid JSON. (Reading JSON is simdjson's job, at the edges.)
+// A JSON writer. Text that is not valid UTF-8 comes out with U+FFFD in place of each bad byte, so
+// the output is always valid JSON. (Reading JSON is simdjson's job, at the edges.)
 #pragma once
 
 #include <charconv>
@@ -12,11 +12,13 @@ namespace flotilla {
 
 // Appends `text` as a JSON string, quotes included.
 void append_json_string(std::string* out, std::string_view text);
-// Appends the shortest decimal that reads back as the same float or double; null for NaN and infinities.
+// Appends the shortest decimal that reads back as the same float or double; null for NaN and
+// infinities.
 void append_json_number(std::string* out, double number);
 void append_json_number(std::string* out, float number);
 
-// Writes into a string that the caller owns; commas are set by the writer. Wrong nesting is not checked.
+// Writes into a string that the caller owns; commas are set by the writer. Wrong nesting is not
+// checked.
 class JsonWriter {
  public:
   explicit JsonWriter(std::string* out) : out_(out) {}

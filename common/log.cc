@@ -27,11 +27,16 @@ Logger& logger() {
 
 std::string_view level_name(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarn: return "warn";
-    case LogLevel::kError: return "error";
-    case LogLevel::kOff: return "off";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarn:
+      return "warn";
+    case LogLevel::kError:
+      return "error";
+    case LogLevel::kOff:
+      return "off";
   }
   return "off";
 }
@@ -70,11 +75,8 @@ void configure_logging(const LogOptions& options) {
 }
 
 bool parse_log_level(std::string_view name, LogLevel* level) {
-  for (const LogLevel candidate : {LogLevel::kDebug,
-                                   LogLevel::kInfo,
-                                   LogLevel::kWarn,
-                                   LogLevel::kError,
-                                   LogLevel::kOff}) {
+  for (const LogLevel candidate :
+       {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarn, LogLevel::kError, LogLevel::kOff}) {
     if (name == level_name(candidate)) {
       *level = candidate;
       return true;
@@ -129,6 +131,7 @@ void log_event(LogLevel level, std::string_view event, std::initializer_list<Log
       }
     }
   }
+  if (log.options.write) return log.options.write(std::move(line));
   log.sink->log(spdlog::level::critical, "{}", line);
 }
 

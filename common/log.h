@@ -1,8 +1,10 @@
-// One line per event: time, level, event, then key=value pairs; or one JSON object with --log-json. Values are escaped, so
-// that no text of a user can forge a line. Never log a prompt or a generated text.
+// One line per event: time, level, event, then key=value pairs; or one JSON object with --log-json.
+// Values are escaped, so that no text of a user can forge a line. Never log a prompt or a generated
+// text.
 #pragma once
 
 #include <concepts>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -14,8 +16,10 @@ enum class LogLevel { kDebug, kInfo, kWarn, kError, kOff };
 struct LogOptions {
   LogLevel level = LogLevel::kInfo;
   bool json = false;
-  int rank = -1;          // added to every line as rank=… when ≥ 0
+  int rank = -1;               // added to every line as rank=… when ≥ 0
   std::string component = {};  // "launcher", "api_server", "flotilla"
+  std::function<void(std::string line)> write =
+      {};  // takes lines (without line end) in place of stderr; any thread
 };
 
 // Call once in main(); before it, lines go out with the defaults. Lines go to stderr.

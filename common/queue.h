@@ -1,4 +1,5 @@
-// A bounded hand-over between threads. Producers never wait: a full queue refuses. Many producers, one consumer.
+// A bounded hand-over between threads. Producers never wait: a full queue refuses. Many producers,
+// one consumer.
 #pragma once
 
 #include <chrono>
@@ -32,7 +33,8 @@ class BoundedQueue {
     return std::exchange(items_, {});
   }
 
-  // Waits until there is something, the queue is closed or the deadline comes; then takes everything.
+  // Waits until there is something, the queue is closed or the deadline comes; then takes
+  // everything.
   std::deque<T> wait_take_all(std::chrono::steady_clock::time_point deadline) {
     MutexLock lock(mutex_);
     not_empty_.wait_until(lock, deadline, [&] { return closed_ || !items_.empty(); });

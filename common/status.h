@@ -44,9 +44,13 @@ class [[nodiscard]] Status {
 };
 
 inline Status ok_status() { return {}; }
-inline Status invalid_argument(std::string m) { return {StatusCode::kInvalidArgument, std::move(m)}; }
+inline Status invalid_argument(std::string m) {
+  return {StatusCode::kInvalidArgument, std::move(m)};
+}
 inline Status not_found(std::string m) { return {StatusCode::kNotFound, std::move(m)}; }
-inline Status unauthenticated(std::string m) { return {StatusCode::kUnauthenticated, std::move(m)}; }
+inline Status unauthenticated(std::string m) {
+  return {StatusCode::kUnauthenticated, std::move(m)};
+}
 inline Status failed_precondition(std::string m) {
   return {StatusCode::kFailedPrecondition, std::move(m)};
 }
@@ -101,7 +105,7 @@ class [[nodiscard]] StatusOr {
 }  // namespace flotilla
 
 // Leaves the function with the status if it is an error.
-#define FLOTILLA_RETURN_IF_ERROR(expression)                \
-  do {                                                      \
+#define FLOTILLA_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                            \
     if (::flotilla::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)

@@ -5,7 +5,8 @@ namespace {
 
 bool continuation(unsigned char c) { return (c & 0xC0) == 0x80; }
 
-// How many bytes the lead byte announces, 0 if it can lead nothing; *low and *high bound the second byte.
+// How many bytes the lead byte announces, 0 if it can lead nothing; *low and *high bound the second
+// byte.
 size_t lead(unsigned char c, unsigned char* low, unsigned char* high) {
   *low = 0x80;
   *high = 0xBF;

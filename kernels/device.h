@@ -11,7 +11,8 @@
 
 namespace flotilla {
 
-// Memory of a device, freed with the object. On the CPU: page-aligned, zeroed, huge pages where the kernel gives them.
+// Memory of a device, freed with the object. On the CPU: page-aligned, zeroed, huge pages where the
+// kernel gives them.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;

@@ -13,29 +13,40 @@ enum class DType : uint8_t { kF32, kBf16, kF16, kF8E4M3, kI32, kU8 };
 constexpr size_t dtype_bytes(DType t) {
   switch (t) {
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kBf16:
-    case DType::kF16: return 2;
+    case DType::kF16:
+      return 2;
     case DType::kF8E4M3:
-    case DType::kU8: return 1;
+    case DType::kU8:
+      return 1;
   }
   return 0;
 }
 
 constexpr std::string_view dtype_name(DType t) {
   switch (t) {
-    case DType::kF32: return "F32";
-    case DType::kBf16: return "BF16";
-    case DType::kF16: return "F16";
-    case DType::kF8E4M3: return "F8_E4M3";
-    case DType::kI32: return "I32";
-    case DType::kU8: return "U8";
+    case DType::kF32:
+      return "F32";
+    case DType::kBf16:
+      return "BF16";
+    case DType::kF16:
+      return "F16";
+    case DType::kF8E4M3:
+      return "F8_E4M3";
+    case DType::kI32:
+      return "I32";
+    case DType::kU8:
+      return "U8";
   }
   return "?";
 }
 
 // bfloat16 is the upper half of a float.
-constexpr float bf16_to_f32(uint16_t b) { return std::bit_cast<float>(static_cast<uint32_t>(b) << 16); }
+constexpr float bf16_to_f32(uint16_t b) {
+  return std::bit_cast<float>(static_cast<uint32_t>(b) << 16);
+}
 // Round to nearest, ties to even; NaN stays NaN.
 constexpr uint16_t f32_to_bf16(float f) {
   const auto u = std::bit_cast<uint32_t>(f);
@@ -54,7 +65,8 @@ constexpr float f16_to_f32(uint16_t h) {
   return sign ? -magnitude : magnitude;
 }
 
-// e4m3fn: no infinities, largest 448, NaN is 0x7F and 0xFF. Source: OCP 8-bit floating point specification.
+// e4m3fn: no infinities, largest 448, NaN is 0x7F and 0xFF. Source: OCP 8-bit floating point
+// specification.
 constexpr float f8e4m3_to_f32(uint8_t q) {
   const uint32_t exponent = q >> 3 & 0xF;
   const uint32_t mantissa = q & 7;

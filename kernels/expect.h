@@ -1,5 +1,5 @@
-// Checks that read as shapes: expect(p.x, "x").shape({T, C}).dtype({DType::kF32, DType::kBf16}). A failure is a bug of the
-// caller, never a user's input.
+// Checks that read as shapes: expect(p.x, "x").shape({T, C}).dtype({DType::kF32, DType::kBf16}). A
+// failure is a bug of the caller, never a user's input.
 #pragma once
 
 #include <algorithm>

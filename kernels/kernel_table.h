@@ -1,5 +1,5 @@
-// All ops of one device and instruction set. The functions in the op headers go through the stream's table; a device library
-// or an instruction set is one filled table.
+// All ops of one device and instruction set. The functions in the op headers go through the
+// stream's table; a device library or an instruction set is one filled table.
 #pragma once
 
 #include "kernels/cast.h"

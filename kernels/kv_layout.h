@@ -24,7 +24,9 @@ struct KvLayout {
   size_t block_bytes_all_layers() const {
     return static_cast<size_t>(num_layers * block_elements()) * dtype_bytes(dtype);
   }
-  size_t bytes() const { return static_cast<size_t>(num_layers * layer_elements()) * dtype_bytes(dtype); }
+  size_t bytes() const {
+    return static_cast<size_t>(num_layers * layer_elements()) * dtype_bytes(dtype);
+  }
 
   // Offset in elements of [layer][block][which: 0 = K, 1 = V][head][0][0].
   int64_t offset(int64_t layer, int64_t block, int which, int64_t head) const {

@@ -1,5 +1,6 @@
-// Where kernels run. A Stream orders the ops given to it; an op may return before it is complete, and allocates nothing.
-// On the CPU every op is complete when it returns. No CUDA header is needed to include this.
+// Where kernels run. A Stream orders the ops given to it; an op may return before it is complete,
+// and allocates nothing. On the CPU every op is complete when it returns. No CUDA header is needed
+// to include this.
 #pragma once
 
 #include <string_view>

@@ -10,7 +10,8 @@
 
 namespace flotilla {
 
-// Row-major; the last dimensions are contiguous, only the first may have a stride of its own (a slice of wider rows).
+// Row-major; the last dimensions are contiguous, only the first may have a stride of its own (a
+// slice of wider rows).
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kF32;
@@ -50,13 +51,15 @@ struct TensorView {
   TensorView slice_rows(int64_t begin, int64_t n) const {
     check(begin >= 0 && n >= 0 && begin + n <= rows(), "slice_rows outside of the tensor");
     TensorView view = *this;
-    view.data = static_cast<char*>(data) + begin * row_stride * static_cast<int64_t>(dtype_bytes(dtype));
+    view.data =
+        static_cast<char*>(data) + begin * row_stride * static_cast<int64_t>(dtype_bytes(dtype));
     view.shape[0] = n;
     return view;
   }
   // Columns [begin, begin + n) of a matrix; keeps the row stride.
   TensorView slice_cols(int64_t begin, int64_t n) const {
-    check(ndim == 2 && begin >= 0 && n >= 0 && begin + n <= shape[1], "slice_cols outside of the matrix");
+    check(ndim == 2 && begin >= 0 && n >= 0 && begin + n <= shape[1],
+          "slice_cols outside of the matrix");
     TensorView view = *this;
     view.data = static_cast<char*>(data) + begin * static_cast<int64_t>(dtype_bytes(dtype));
     view.shape[1] = n;

@@ -16,7 +16,8 @@ TEST_CASE("FrameReader.FindsFramesHoweverTheBytesAreCut") {
   for (size_t cut = 0; cut <= bytes.size(); ++cut) {
     FrameReader reader(kMaxClockFrame);
     int found = 0;
-    for (const auto part : {std::string_view(bytes).substr(0, cut), std::string_view(bytes).substr(cut)}) {
+    for (const auto part :
+         {std::string_view(bytes).substr(0, cut), std::string_view(bytes).substr(cut)}) {
       reader.feed(part);
       while (true) {
         auto frame = reader.next();

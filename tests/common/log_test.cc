@@ -32,8 +32,9 @@ std::string captured(auto log) {
 
 TEST_CASE("Log.UserTextCannotForgeALine") {
   configure_logging({.rank = 3});
-  const std::string out =
-      captured([] { log_info("got", {{"text", "x\n2026 error event=fake \"q\""}, {"n", 5}}); });
+  const std::string out = captured([] {
+    log_info("got", {{"text", "x\n2026 error event=fake \"q\""}, {"n", 5}});
+  });
   CHECK(out.find(R"( info rank=3 event=got text="x\n2026 error event=fake \"q\"" n=5)") !=
         std::string::npos);
   CHECK(std::count(out.begin(), out.end(), '\n') == 1);

@@ -19,9 +19,7 @@ TEST_CASE("BoundedQueue.RefusesWhenFullAndLeavesTheItemWithTheCaller") {
 TEST_CASE("BoundedQueue.WakesTheConsumerForAnItemAndForClose") {
   BoundedQueue<int> queue(10);
   const auto far = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  std::thread producer([&] {
-    CHECK(queue.try_push(7));
-  });
+  std::thread producer([&] { CHECK(queue.try_push(7)); });
   auto items = queue.wait_take_all(far);
   producer.join();
   REQUIRE(items.size() == 1);

@@ -19,8 +19,8 @@ TEST_CASE("Utf8.CompletePrefixHoldsBackOnlyWhatMoreBytesCouldComplete") {
   CHECK(utf8_complete_prefix("a\xe2\x82") == 1);
   CHECK(utf8_complete_prefix("a\xf0\x9f\x98") == 1);
   CHECK(utf8_complete_prefix("a\xf0\x9f\x98\x80") == 5);
-  CHECK(utf8_complete_prefix("a\x80\x80") == 3);      // nothing leads these: they are complete garbage
-  CHECK(utf8_complete_prefix("a\xe0\x80") == 3);      // can never become valid
+  CHECK(utf8_complete_prefix("a\x80\x80") == 3);  // nothing leads these: they are complete garbage
+  CHECK(utf8_complete_prefix("a\xe0\x80") == 3);  // can never become valid
   CHECK(utf8_complete_prefix("a\xff") == 2);
 }
 
