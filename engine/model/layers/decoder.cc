@@ -10,22 +10,29 @@ StatusOr<TensorView> Decoder::forward(ForwardContext& ctx) {
   const TensorView delta =
       ctx.workspace.take(DType::kF32, {rows, hidden});  // what the last part added
 
+  // Where the next part wants its input: behind a norm either x, rounded to the activation type, or delta itself.
+  const auto attention_input = [&](const DecoderLayer& layer) { return layer.attention.f32_input ? delta : x; };
+
   parts_.embedding.forward(ctx.in.tokens, residual, ctx);
-  parts_.layers.front().input_norm.forward(residual, {}, x, ctx);
+  const DecoderLayer& first = parts_.layers.front();
+  first.input_norm.forward(residual, {}, attention_input(first), ctx);
   for (size_t i = 0; i < parts_.layers.size(); ++i) {
     const DecoderLayer& layer = parts_.layers[i];
-    layer.attention.forward(x, delta, static_cast<int64_t>(i), ctx);
+    layer.attention.forward(attention_input(layer), delta, static_cast<int64_t>(i), ctx);
     if (const auto* dense = std::get_if<DenseMlp>(&layer.ffn)) {
       layer.post_norm.forward(delta, residual, x, ctx);
       dense->forward(x, delta, ctx);
     } else {
-      // The router sees the norm's output before it is rounded to the activation type: a near tie
-      // must not flip an expert.
+      // The router sees the norm's output unrounded: a near tie must not flip an expert.
       layer.post_norm.forward(delta, residual, delta, ctx);
       FLOTILLA_RETURN_IF_ERROR(std::get<MoeFfn>(layer.ffn).forward(delta, x, delta, ctx));
     }
-    const bool last = i + 1 == parts_.layers.size();
-    (last ? parts_.norm : parts_.layers[i + 1].input_norm).forward(delta, residual, x, ctx);
+    if (i + 1 == parts_.layers.size()) {
+      parts_.norm.forward(delta, residual, x, ctx);
+    } else {
+      const DecoderLayer& next = parts_.layers[i + 1];
+      next.input_norm.forward(delta, residual, attention_input(next), ctx);
+    }
     ctx.progress.fetch_add(1, std::memory_order_relaxed);
   }
   return x;

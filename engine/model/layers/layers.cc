@@ -89,7 +89,8 @@ void Attention::forward(const TensorView& x,
   Workspace::Scope scope(ctx.workspace);
   const TensorView projected = ctx.workspace.take(DType::kF32, {rows, qkv.weight.n});
   qkv.forward(x, projected, ctx.stream);
-  const TensorView q = ctx.workspace.take(ctx.activation, {rows, num_heads, head_dim});
+  const DType q_type = f32_input ? DType::kF32 : ctx.activation;
+  const TensorView q = ctx.workspace.take(q_type, {rows, num_heads, head_dim});
   rope_cache({.qkv = projected,
               .q_norm = q_norm,
               .k_norm = k_norm,
@@ -132,6 +133,7 @@ StatusOr<Attention> load_attention(ModelLoader& loader,
   a.head_dim = c.head_dim;
   a.style = c.rope_style;
   a.eps = c.rms_norm_eps;
+  a.f32_input = c.has_moe();
   const int64_t q_rows = c.num_heads * c.head_dim;
   const int64_t kv_rows = c.num_kv_heads * c.head_dim;
   const std::vector<LinearPart> fused = {{prefix + ".qkv_proj", q_rows + 2 * kv_rows}};
