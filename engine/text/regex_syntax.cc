@@ -18,20 +18,34 @@ constexpr int kMaxClassDepth = 20;
 constexpr std::string_view kOnigWordClass =
     "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe";
 
+// Marks that became Alphabetic, and letters that became Lowercase, after Unicode 14.
+constexpr std::string_view kAlphabetic =
+    "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{11080}"
+    "\\x{11081}";
+constexpr std::string_view kAlphanumeric =
+    "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{11080}"
+    "\\x{11081}\\p{Nd}";
+
 struct Property {
   std::string_view name, body;
 };
 
+// Classes that are not what the property of the same name is.
+constexpr Property kPosixClasses[] = {
+    {"punct", "\\p{P}\\p{S}"},
+    {"word", "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"},
+};
+
 // Names that PCRE2 does not have, or that mean another set there.
 constexpr Property kProperties[] = {
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"alpha", "\\p{Alphabetic}"},
+    {"alnum", kAlphanumeric},
+    {"alpha", kAlphabetic},
     {"ascii", "\\x00-\\x7f"},
     {"blank", "\\p{Zs}\\x09"},
     {"cntrl", "\\p{Cc}"},
     {"digit", "\\p{Nd}"},
-    {"lower", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>^`|~"},
+    {"lower", "\\p{Lowercase}\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}"},
+    {"punct", "\\p{P}"},
     {"space", kWhiteSpaceClass},
     {"upper", "\\p{Uppercase}"},
     {"word", kOnigWordClass},
@@ -548,8 +562,12 @@ class Translator {
     std::string_view name = in_.substr(pos_ + 2, close - pos_ - 2);
     const bool negated = name.starts_with('^');
     if (negated) name.remove_prefix(1);
-    const auto known = std::ranges::find(kProperties, name, &Property::name);
-    if (known == std::end(kProperties)) return unsupported("[:" + std::string(name) + ":]");
+    const auto* known = std::ranges::find(kPosixClasses, name, &Property::name);
+    if (known == std::end(kPosixClasses)) {
+      known = std::ranges::find(kProperties, name, &Property::name);
+      if (known == std::end(kProperties)) known = nullptr;
+    }
+    if (known == nullptr) return unsupported("[:" + std::string(name) + ":]");
     pos_ = close + 2;
     if (negated) {
       set->parts.push_back("[^" + std::string(known->body) + "]");

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/json.h"
 #include "engine/text/tokenizer.h"
@@ -74,6 +75,19 @@ void append_ids(const std::vector<TokenId>& ids, std::string* out, char separato
   }
 }
 
+// A JSON string without U+0085, U+2028 and U+2029, at which some readers of lines break too.
+void append_line_string(std::string* out, std::string_view text) {
+  const size_t begin = out->size();
+  append_json_string(out, text);
+  constexpr std::pair<std::string_view, std::string_view> kBreaks[] = {
+      {"\u0085", "\\u0085"}, {"\u2028", "\\u2028"}, {"\u2029", "\\u2029"}};
+  for (const auto& [character, escape] : kBreaks) {
+    for (size_t at = begin; (at = out->find(character, at)) != std::string::npos;) {
+      out->replace(at, character.size(), escape);
+    }
+  }
+}
+
 // One line of JSON in, one line appended to *out.
 class LineWorker {
  public:
@@ -113,7 +127,7 @@ class LineWorker {
       FLOTILLA_RETURN_IF_ERROR(check_id(tokenizer_, id));
       ids.push_back(static_cast<TokenId>(id));
     }
-    append_json_string(out, tokenizer_.decode(ids, /*skip_special_tokens=*/false));
+    append_line_string(out, tokenizer_.decode(ids, /*skip_special_tokens=*/false));
     *out += '\n';
     return ok_status();
   }
