@@ -4,6 +4,7 @@
 // without tokens takes part with zero rows.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct ExpertWork {
   int64_t max_pairs = 0;  // no more pairs than that: sizes the scratch memory
 };
 
-// Threads: the device thread, but for cancel().
+// Threads: the device thread, but where it says otherwise.
 class ExpertExchange {
  public:
   virtual ~ExpertExchange() = default;
@@ -56,9 +57,12 @@ class ExpertExchange {
                          const TensorView& y,
                          Stream& stream) = 0;
 
-  // Every wait ends at once with kAborted, until the exchange is set up for a new epoch. Threads:
-  // any.
-  virtual void cancel() = 0;
+  // Epochs before `valid` are over: every wait of theirs ends at once with kAborted. Threads: any.
+  virtual void cancel_before(Epoch valid) = 0;
+  // A wait for other ranks is under way. Threads: any.
+  virtual bool waiting() const = 0;
+  // Time spent in such waits so far. Threads: the device thread.
+  virtual std::chrono::nanoseconds waited() const = 0;
 };
 
 }  // namespace flotilla

@@ -23,7 +23,9 @@ class LocalExchange final : public ExpertExchange {
                  const TensorView& base,
                  const TensorView& y,
                  Stream& stream) override;
-  void cancel() override {}
+  void cancel_before(Epoch) override {}
+  bool waiting() const override { return false; }
+  std::chrono::nanoseconds waited() const override { return {}; }
 
  private:
   const int32_t num_experts_;

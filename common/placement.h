@@ -23,6 +23,9 @@ using ExpertPlacement = std::vector<std::vector<ExpertReplica>>;
 // ascending and not empty; its ranks are in [0, num_ranks).
 ExpertPlacement place_experts(int32_t num_experts, int32_t num_ranks, std::span<const Rank> alive);
 
+// 0 … num_ranks − 1.
+std::vector<Rank> all_ranks(int32_t num_ranks);
+
 // The experts of `rank`, by slot.
 std::vector<ExpertId> experts_of(const ExpertPlacement& placement, Rank rank);
 

@@ -1,4 +1,4 @@
-#include "engine/parallel/placement.h"
+#include "common/placement.h"
 
 #include <algorithm>
 #include <map>
@@ -31,6 +31,12 @@ ExpertPlacement place_experts(int32_t num_experts, int32_t num_ranks, std::span<
     placement[e] = {{fewest->first, fewest->second++}};
   }
   return placement;
+}
+
+std::vector<Rank> all_ranks(int32_t num_ranks) {
+  std::vector<Rank> ranks;
+  for (int32_t r = 0; r < num_ranks; ++r) ranks.emplace_back(r);
+  return ranks;
 }
 
 std::vector<ExpertId> experts_of(const ExpertPlacement& placement, Rank rank) {
