@@ -110,6 +110,10 @@ class SentencePieceEncoder final : public Encoder {
       }
       after_space = c == ' ';
     }
+    // The library takes away a "▁" that was written in the text as well.
+    while (remove_extra_whitespaces_ && out.ends_with(kLowLine)) {
+      out.resize(out.size() - kLowLine.size());
+    }
     return out;
   }
 
