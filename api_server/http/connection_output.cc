@@ -247,6 +247,7 @@ void HttpConnection::refuse(const HttpError& error, HttpRefusal reason) {
   keep_alive_ = false;
   input_ = {};
   request_.body = {};
+  release_body_bytes();
   answer(error_response(error, core_.options.error_body));
 }
 

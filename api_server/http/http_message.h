@@ -66,8 +66,8 @@ struct HttpResponse {
 // An answer of the server itself (not of a route). `message` holds no byte of the request.
 struct HttpError {
   int status = 400;
-  std::string_view code;  // "bad_request_line", "body_too_large", …
-  std::string message;
+  std::string_view code = {};  // "bad_request_line", "body_too_large", …
+  std::string message = {};
 };
 
 // Makes the body of an error answer (always application/json).
