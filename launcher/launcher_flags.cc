@@ -47,7 +47,7 @@ std::vector<FlagSpec> launcher_rows() {
        .type = FlagType::kBytes,
        .group = kGroup,
        .default_value = "64MiB",
-       .help = "A rank's log file is renamed to api_server.log.1 (and so on) at this size; 0 for "
+       .help = "A rank's log file is renamed to api_server.1.log (and so on) at this size; 0 for "
                "never.",
        .min = 0},
       {.name = "log-backup-count",

@@ -39,7 +39,9 @@ void StepClock::send(int32_t rank, const wire::FromClock& message) {
   output_.send(ranks_.at(rank).connection, message);
 }
 
-void StepClock::on_message(ConnectionId connection, const wire::ToClock& message, Clock::time_point now) {
+void StepClock::on_message(ConnectionId connection,
+                           const wire::ToClock& message,
+                           Clock::time_point now) {
   if (message.has_hello()) return on_hello(connection, message.hello(), now);
   RankState* rank = find(connection);
   if (rank == nullptr) {
@@ -51,7 +53,10 @@ void StepClock::on_message(ConnectionId connection, const wire::ToClock& message
   switch (message.message_case()) {
     case wire::ToClock::kLoadProgress:
       rank->last_progress = now;
-      output_.progress(id, rank->hello.pid(), message.load_progress().stage(), message.load_progress().fraction());
+      output_.progress(id,
+                       rank->hello.pid(),
+                       message.load_progress().stage(),
+                       message.load_progress().fraction());
       return;
     case wire::ToClock::kLoaded:
       rank->last_progress = now;
@@ -75,7 +80,8 @@ void StepClock::on_message(ConnectionId connection, const wire::ToClock& message
     }
     case wire::ToClock::kHeartbeat: {
       const wire::Heartbeat& beat = message.heartbeat();
-      if (beat.progress() != rank->progress || beat.state() != wire::Heartbeat::BUSY) rank->last_progress = now;
+      if (beat.progress() != rank->progress || beat.state() != wire::Heartbeat::BUSY)
+        rank->last_progress = now;
       rank->progress = beat.progress();
       rank->state = beat.state();
       return;
@@ -104,7 +110,8 @@ std::optional<std::string> StepClock::difference(const wire::Hello& hello) const
     const std::string theirs = value_of(must_match_, name);
     const std::string mine = value_of(hello.must_match(), name);
     if (theirs == mine) continue;
-    return name + " is '" + mine + "' here and '" + theirs + "' on the ranks that run: all ranks of a fleet must be equal in it";
+    return name + " is '" + mine + "' here and '" + theirs +
+           "' on the ranks that run: all ranks of a fleet must be equal in it";
   }
   return std::nullopt;
 }
@@ -113,7 +120,8 @@ void StepClock::on_hello(ConnectionId connection, const wire::Hello& hello, Cloc
   const int32_t id = hello.rank();
   std::optional<std::string> refusal;
   if (id < 0 || id >= options_.num_ranks) {
-    refusal = "rank " + std::to_string(id) + " of a fleet of " + std::to_string(options_.num_ranks) + " ranks";
+    refusal = "rank " + std::to_string(id) + " of a fleet of " +
+              std::to_string(options_.num_ranks) + " ranks";
   } else if (find(connection) != nullptr) {
     refusal = "a second hello on one connection";
   } else {
@@ -195,7 +203,8 @@ void StepClock::on_fleet_draining() {
   maybe_release_leavers();
 }
 
-// A drained rank may go when nobody needs it: alone, when the epoch without it runs; with the whole fleet, when all are drained.
+// A drained rank may go when nobody needs it: alone, when the epoch without it runs; with the whole
+// fleet, when all are drained.
 void StepClock::maybe_release_leavers() {
   const auto release = [&](RankState& rank) {
     wire::FromClock out;
@@ -208,7 +217,8 @@ void StepClock::maybe_release_leavers() {
   });
   for (auto& [id, rank] : ranks_) {
     if (!rank.finished || rank.released) continue;
-    const bool next_epoch_runs = rank.leaving && !member(id) && (phase_ == Phase::kRunning || members_.empty());
+    const bool next_epoch_runs =
+        rank.leaving && !member(id) && (phase_ == Phase::kRunning || members_.empty());
     if ((fleet_draining_ && all_finished) || next_epoch_runs || !has_steps()) release(rank);
   }
 }
@@ -238,7 +248,8 @@ void StepClock::regroup(bool orderly) {
 
 bool StepClock::memory_allows(const std::vector<Rank>& candidates) const {
   const wire::Hello& any = ranks_.begin()->second.hello;
-  const auto full = place_experts(any.num_experts(), options_.num_ranks, all_ranks(options_.num_ranks));
+  const auto full =
+      place_experts(any.num_experts(), options_.num_ranks, all_ranks(options_.num_ranks));
   const auto now = place_experts(any.num_experts(), options_.num_ranks, candidates);
   return std::all_of(candidates.begin(), candidates.end(), [&](Rank rank) {
     const size_t extra = experts_of(now, rank).size() - experts_of(full, rank).size();
@@ -249,7 +260,8 @@ bool StepClock::memory_allows(const std::vector<Rank>& candidates) const {
 
 void StepClock::start_epoch(std::vector<Rank> members, bool orderly) {
   // Orderly only if every member of a running epoch is still there to finish its steps.
-  const bool all_there = std::all_of(members_.begin(), members_.end(), [&](Rank r) { return ranks_.contains(r.value); });
+  const bool all_there = std::all_of(
+      members_.begin(), members_.end(), [&](Rank r) { return ranks_.contains(r.value); });
   orderly = orderly && all_there && (phase_ == Phase::kRunning || members_.empty());
   members_ = std::move(members);
   ++epoch_.value;
@@ -281,7 +293,10 @@ void StepClock::start_epoch(std::vector<Rank> members, bool orderly) {
   for (auto& [id, rank] : ranks_) rank.want.reset();
   for (const Rank rank : members_) send(rank.value, out);
   log_info("epoch formed",
-           {{"epoch", epoch_.value}, {"members", names(members_)}, {"of", options_.num_ranks}, {"orderly", orderly}});
+           {{"epoch", epoch_.value},
+            {"members", names(members_)},
+            {"of", options_.num_ranks},
+            {"orderly", orderly}});
 }
 
 void StepClock::suspend(const std::string& reason) {
@@ -336,13 +351,15 @@ void StepClock::on_timer(Clock::time_point now) {
   std::vector<int32_t> dead;
   for (const auto& [id, rank] : ranks_) {
     const auto seconds = [&](Clock::time_point since) {
-      return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(now - since).count()) + " s";
+      return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(now - since).count()) +
+             " s";
     };
     if (now - rank.last_heard >= options_.rank_timeout) {
       output_.hung(Rank(id), rank.hello.pid(), "not heard of for " + seconds(rank.last_heard));
       dead.push_back(id);
     } else if (now - rank.last_progress >= options_.rank_timeout) {
-      output_.hung(Rank(id), rank.hello.pid(), "busy without progress for " + seconds(rank.last_progress));
+      output_.hung(
+          Rank(id), rank.hello.pid(), "busy without progress for " + seconds(rank.last_progress));
       dead.push_back(id);
     }
   }
@@ -352,7 +369,8 @@ void StepClock::on_timer(Clock::time_point now) {
 std::optional<StepClock::Clock::time_point> StepClock::next_deadline() const {
   std::optional<Clock::time_point> first;
   for (const auto& [id, rank] : ranks_) {
-    const Clock::time_point due = std::min(rank.last_heard, rank.last_progress) + options_.rank_timeout;
+    const Clock::time_point due =
+        std::min(rank.last_heard, rank.last_progress) + options_.rank_timeout;
     if (!first || due < *first) first = due;
   }
   return first;

@@ -1,9 +1,11 @@
-// The step clock's rules: who is in the group, which step runs next, who is dead. No sockets, no threads, no time of its own: messages and
-// events in, messages and verdicts out (ARCHITECTURE.md, "The step clock").
+// The step clock's rules: who is in the group, which step runs next, who is dead. No sockets, no
+// threads, no time of its own: messages and events in, messages and verdicts out (ARCHITECTURE.md,
+// "The step clock").
 //
-// A group lives for one epoch. In an epoch the members run steps 0, 1, 2 …: a step is granted when all members have said what they want in
-// it and at least one wants something. An epoch ends when a member dies, leaves, breaks or joins; whatever ran in it is void,
-// unless the end is orderly: then the steps already granted are finished first.
+// A group lives for one epoch. In an epoch the members run steps 0, 1, 2 …: a step is granted when
+// all members have said what they want in it and at least one wants something. An epoch ends when a
+// member dies, leaves, breaks or joins; whatever ran in it is void, unless the end is orderly: then
+// the steps already granted are finished first.
 #pragma once
 
 #include <chrono>
@@ -87,8 +89,8 @@ class StepClock {
     wire::Heartbeat::State state = wire::Heartbeat::IDLE;
   };
   enum class Phase {
-    kWaiting,    // not everybody was there yet
-    kForming,    // a Group is out, not all have joined
+    kWaiting,  // not everybody was there yet
+    kForming,  // a Group is out, not all have joined
     kRunning,
     kSuspended,  // a lost rank is waited for
   };
@@ -114,7 +116,7 @@ class StepClock {
 
   const StepClockOptions options_;
   StepClockOutput& output_;
-  std::map<int32_t, RankState> ranks_;  // connected and accepted, by rank
+  std::map<int32_t, RankState> ranks_;     // connected and accepted, by rank
   std::vector<wire::Setting> must_match_;  // of the first rank accepted while none was there
   Phase phase_ = Phase::kWaiting;
   bool formed_once_ = false;

@@ -41,7 +41,8 @@ class StepClockServer::Impl final : private StepClockOutput {
     acceptor_.open(asio::local::stream_protocol(), error);
     if (!error) acceptor_.bind(path, error);
     if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error) return internal_error("the step clock cannot listen on " + path + ": " + error.message());
+    if (error)
+      return internal_error("the step clock cannot listen on " + path + ": " + error.message());
     accept();
     thread_ = std::thread([this] {
       pthread_setname_np(pthread_self(), "step-clock");
@@ -122,7 +123,8 @@ class StepClockServer::Impl final : private StepClockOutput {
     Connection& connection = *it->second;
     append_frame(&connection.unsent, message);
     if (connection.writing) return;
-    // Almost always the socket takes it all, and the rank is woken without another turn of the loop.
+    // Almost always the socket takes it all, and the rank is woken without another turn of the
+    // loop.
     boost::system::error_code error;
     const size_t n = connection.socket.write_some(asio::buffer(connection.unsent), error);
     connection.unsent.erase(0, n);
@@ -142,7 +144,8 @@ class StepClockServer::Impl final : private StepClockOutput {
                       asio::buffer(*data),
                       [this, id, connection, data](boost::system::error_code error, size_t) {
                         connection->writing = false;
-                        if (error || !connections_.contains(id)) return;  // the reader sees the end, too
+                        if (error || !connections_.contains(id))
+                          return;  // the reader sees the end, too
                         if (!connection->unsent.empty()) write_rest(id, connection);
                       });
   }

@@ -1,4 +1,5 @@
-// The step clock on a Unix socket, in a thread of its own: reads frames, lets StepClock decide, writes frames. The launcher has one.
+// The step clock on a Unix socket, in a thread of its own: reads frames, lets StepClock decide,
+// writes frames. The launcher has one.
 #pragma once
 
 #include <memory>
@@ -13,8 +14,8 @@ namespace flotilla {
 // Threads: members may be called from any thread.
 class StepClockServer final : public FleetListener {
  public:
-  // Listens on `socket_path` (in a folder that only this user can enter). `events` is called from the clock's thread and outlives
-  // the server.
+  // Listens on `socket_path` (in a folder that only this user can enter). `events` is called from
+  // the clock's thread and outlives the server.
   static StatusOr<std::unique_ptr<StepClockServer>> start(const std::string& socket_path,
                                                           const StepClockOptions& options,
                                                           FleetEvents& events);
