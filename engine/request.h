@@ -28,11 +28,11 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // −2 … 2
   float frequency_penalty = 0.0f;   // −2 … 2
   float repetition_penalty = 1.0f;  // > 0
-  std::vector<TokenBias> logit_bias;
-  std::vector<std::vector<TokenId>> bad_words;  // the last id is banned while the ones before it match
+  std::vector<TokenBias> logit_bias = {};
+  std::vector<std::vector<TokenId>> bad_words = {};  // the last id is banned while the ones before it match
   uint32_t min_tokens = 0;                      // no end-of-sequence and no stop token before that many
   uint32_t max_tokens = 16;                     // ≥ 1, counted with `produced`
-  std::vector<TokenId> stop_token_ids;          // besides the model's end-of-sequence ids
+  std::vector<TokenId> stop_token_ids = {};          // besides the model's end-of-sequence ids
   bool ignore_eos = false;
   int32_t logprobs = -1;         // −1: none; n ≥ 0: of the sampled token and of the n best
   int32_t prompt_logprobs = -1;  // likewise for every prompt token; such a prompt does not use the prefix cache

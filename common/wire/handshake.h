@@ -1,5 +1,6 @@
-// Challenge and response with the cluster secret, the same on the queue port and on the mesh: the one who was connected to (server) sends a
-// nonce; the client answers with its own nonce and a proof; the server answers with its proof. Neither proof can be replayed or turned round.
+// Challenge and response with the cluster secret, the same on the queue port and on the mesh: the
+// one who was connected to (server) sends a nonce; the client answers with its own nonce and a
+// proof; the server answers with its proof. Neither proof can be replayed or turned round.
 #pragma once
 
 #include <string>
@@ -10,7 +11,8 @@ namespace flotilla {
 inline constexpr size_t kNonceBytes = 32;
 inline constexpr size_t kProofBytes = 32;
 
-// HMAC-SHA256(secret, "flotilla " + purpose + " client" + server nonce + client nonce); `purpose` is "queue" or "mesh".
+// HMAC-SHA256(secret, "flotilla " + purpose + " client" + server nonce + client nonce); `purpose`
+// is "queue" or "mesh".
 std::string client_proof(std::string_view secret,
                          std::string_view purpose,
                          std::string_view server_nonce,

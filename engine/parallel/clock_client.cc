@@ -17,13 +17,15 @@ constexpr int kSendPatienceMs = 5000;
 StatusOr<std::unique_ptr<ClockClient>> ClockClient::connect(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return invalid_argument("the path of the step clock's socket is too long: " + path);
+  if (path.size() >= sizeof address.sun_path)
+    return invalid_argument("the path of the step clock's socket is too long: " + path);
   std::memcpy(address.sun_path, path.data(), path.size());
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd) return errno_status("socket for the step clock");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     char buffer[128];
-    return unavailable("the step clock at " + path + " cannot be reached: " + strerror_r(errno, buffer, sizeof buffer));
+    return unavailable("the step clock at " + path +
+                       " cannot be reached: " + strerror_r(errno, buffer, sizeof buffer));
   }
   FLOTILLA_RETURN_IF_ERROR(set_nonblocking(fd.get(), true));
   return std::unique_ptr<ClockClient>(new ClockClient(std::move(fd)));
@@ -40,7 +42,8 @@ Status ClockClient::send(const wire::ToClock& message) {
       left.remove_prefix(static_cast<size_t>(n));
     } else if (errno == EAGAIN) {
       pollfd writable{fd_.get(), POLLOUT, 0};
-      if (::poll(&writable, 1, kSendPatienceMs) == 0) return deadline_exceeded("the step clock does not read");
+      if (::poll(&writable, 1, kSendPatienceMs) == 0)
+        return deadline_exceeded("the step clock does not read");
     } else if (errno != EINTR) {
       return unavailable("the step clock is gone");
     }
@@ -61,7 +64,8 @@ StatusOr<std::vector<wire::FromClock>> ClockClient::receive() {
       const auto frame = frames_.next();
       if (!frame.ok()) return frame.status();
       if (!frame->has_value()) break;
-      if (!messages.emplace_back().ParseFromArray((*frame)->data(), static_cast<int>((*frame)->size()))) {
+      if (!messages.emplace_back().ParseFromArray((*frame)->data(),
+                                                  static_cast<int>((*frame)->size()))) {
         return internal_error("the step clock sent a frame that is no message");
       }
     }

@@ -1,5 +1,5 @@
-// A rank's connection to the step clock: whole messages in, whole messages out, nothing decided here.
-// Threads: send() by any, the rest by the engine thread.
+// A rank's connection to the step clock: whole messages in, whole messages out, nothing decided
+// here. Threads: send() by any, the rest by the engine thread.
 #pragma once
 
 #include <chrono>

@@ -27,7 +27,8 @@ std::string_view bytes_of(const MeshHeader& header) {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<MeshExchange>> MeshExchange::create(const MeshOptions& options, const Shape& shape) {
+StatusOr<std::unique_ptr<MeshExchange>> MeshExchange::create(const MeshOptions& options,
+                                                             const Shape& shape) {
   StatusOr<std::unique_ptr<MeshLinks>> links = MeshLinks::listen(options);
   if (!links.ok()) return links.status();
   return std::unique_ptr<MeshExchange>(new MeshExchange(std::move(*links), shape));
@@ -46,8 +47,8 @@ Status MeshExchange::join(const ExchangeGroup& group) {
       if (group.members[m].rank == replica.rank) holder_[e] = static_cast<int32_t>(m);
     }
     if (holder_[e] < 0) {
-      return internal_error("expert " + std::to_string(e) + " is placed on rank " + std::to_string(replica.rank.value) +
-                            ", which is not in the group");
+      return internal_error("expert " + std::to_string(e) + " is placed on rank " +
+                            std::to_string(replica.rank.value) + ", which is not in the group");
     }
     slot_[e] = replica.slot;
     peers_[static_cast<size_t>(holder_[e])].holds_experts = true;
@@ -63,7 +64,8 @@ Status MeshExchange::join(const ExchangeGroup& group) {
 }
 
 Status MeshExchange::begin_step(const StepGrant& grant) {
-  if (grant.epoch != group_.epoch) return aborted("epoch " + std::to_string(grant.epoch.value) + " is over");
+  if (grant.epoch != group_.epoch)
+    return aborted("epoch " + std::to_string(grant.epoch.value) + " is over");
   check(grant.tokens.size() == peers_.size(), "a grant has the tokens of every member");
   grant_ = grant;
   for (size_t m = 0; m < peers_.size(); ++m) {
@@ -100,12 +102,16 @@ void MeshExchange::send_dispatch(size_t member, const TensorView& x, const Tenso
   message.append(reinterpret_cast<const char*>(pairs_of_row.data()), pairs_of_row.size() * 2);
   message.append(reinterpret_cast<const char*>(slots.data()), slots.size() * 2);
   for (const int64_t t : rows) {
-    message.append(static_cast<const char*>(x.data) + static_cast<size_t>(t) * row_bytes(), row_bytes());
+    message.append(static_cast<const char*>(x.data) + static_cast<size_t>(t) * row_bytes(),
+                   row_bytes());
   }
   links_->links()[member].send(message);
 }
 
-Status MeshExchange::dispatch(int64_t layer, const TensorView& x, const TensorView& ids, Stream& stream) {
+Status MeshExchange::dispatch(int64_t layer,
+                              const TensorView& x,
+                              const TensorView& ids,
+                              Stream& stream) {
   stream.synchronize();
   layer_ = static_cast<uint16_t>(layer);
   x_ = x;
@@ -134,20 +140,24 @@ Status MeshExchange::take_header(size_t member, int kind) {
   Peer& peer = peers_[member];
   MeshHeader header;
   std::memcpy(&header, link.received().data(), sizeof header);
-  const bool sound = header.magic == MeshHeader::kMagic && header.kind == kind && header.layer == layer_ &&
-                     header.step == grant_.step.value;
-  const uint64_t max_rows = kind == kDispatch ? static_cast<uint64_t>(grant_.tokens[member]) : peer.sent_pairs.size();
+  const bool sound = header.magic == MeshHeader::kMagic && header.kind == kind &&
+                     header.layer == layer_ && header.step == grant_.step.value;
+  const uint64_t max_rows =
+      kind == kDispatch ? static_cast<uint64_t>(grant_.tokens[member]) : peer.sent_pairs.size();
   if (!sound || header.rows > max_rows || header.pairs > uint64_t{header.rows} * holder_.size()) {
-    return internal_error("rank " + std::to_string(link.rank().value) + " sent rows that do not belong to step " +
+    return internal_error("rank " + std::to_string(link.rank().value) +
+                          " sent rows that do not belong to step " +
                           std::to_string(grant_.step.value) + ", layer " + std::to_string(layer_));
   }
   if (kind == kDispatch) {
     peer.rows = static_cast<int32_t>(header.rows);
     peer.pairs = static_cast<int32_t>(header.pairs);
-    link.expect(size_t{header.rows} * 2 + size_t{header.pairs} * 2 + size_t{header.rows} * row_bytes());
+    link.expect(size_t{header.rows} * 2 + size_t{header.pairs} * 2 +
+                size_t{header.rows} * row_bytes());
     peer.reading = Peer::Reading::kDispatchBody;
   } else {
-    if (header.rows != peer.sent_pairs.size()) return internal_error("a rank sent back fewer rows than it got");
+    if (header.rows != peer.sent_pairs.size())
+      return internal_error("a rank sent back fewer rows than it got");
     link.expect(size_t{header.rows} * result_row_bytes());
     peer.reading = Peer::Reading::kResultBody;
   }
@@ -175,7 +185,10 @@ Status MeshExchange::advance(size_t member) {
       case Reading::kResultBody: {
         const char* row = link.received().data();
         for (const int32_t pair : peer.sent_pairs) {
-          std::memcpy(outputs_.data() + static_cast<size_t>(pair) * static_cast<size_t>(shape_.hidden), row, result_row_bytes());
+          std::memcpy(
+              outputs_.data() + static_cast<size_t>(pair) * static_cast<size_t>(shape_.hidden),
+              row,
+              result_row_bytes());
           row += result_row_bytes();
         }
         peer.reading = Reading::kNothing;
@@ -204,7 +217,8 @@ Status MeshExchange::run(bool wait, Done done) {
 }
 
 bool MeshExchange::all_dispatched() const {
-  return std::all_of(peers_.begin(), peers_.end(), [](const Peer& p) { return !p.sends_rows || p.dispatched; });
+  return std::all_of(
+      peers_.begin(), peers_.end(), [](const Peer& p) { return !p.sends_rows || p.dispatched; });
 }
 
 void MeshExchange::begin_rows() {
@@ -247,7 +261,8 @@ Status MeshExchange::add_peer_rows() {
     for (size_t r = 0; r < rows; ++r) {
       for (uint16_t i = 0; i < pairs_of_row[r]; ++i, ++p) {
         if (p >= pairs || slots[p] >= num_slots_) {
-          return internal_error("rank " + std::to_string(link.rank().value) + " sent rows for experts that are not here");
+          return internal_error("rank " + std::to_string(link.rank().value) +
+                                " sent rows for experts that are not here");
         }
         rows_.add(slots[p], work_rows_ + static_cast<int32_t>(r), out_row++);
       }
@@ -270,7 +285,8 @@ void MeshExchange::send_results(size_t member) {
   MeshLink& link = links_->links()[member];
   const size_t first = static_cast<size_t>(peer.first_out_row) * static_cast<size_t>(shape_.hidden);
   std::string message(bytes_of(header));
-  message.append(reinterpret_cast<const char*>(outputs_.data() + first), static_cast<size_t>(peer.pairs) * result_row_bytes());
+  message.append(reinterpret_cast<const char*>(outputs_.data() + first),
+                 static_cast<size_t>(peer.pairs) * result_row_bytes());
   link.send(message);
 }
 
@@ -278,7 +294,8 @@ Status MeshExchange::start_next_phase(Stream& stream) {
   begin_rows();
   switch (phase_) {
     case Phase::kStart:
-      // One pass over everything reads each expert's weights once: taken if all rows are here already.
+      // One pass over everything reads each expert's weights once: taken if all rows are here
+      // already.
       FLOTILLA_RETURN_IF_ERROR(run(false, [&] { return all_dispatched(); }));
       add_own_rows();
       phase_ = Phase::kOwn;
@@ -307,7 +324,8 @@ Status MeshExchange::start_next_phase(Stream& stream) {
   rows_.sort();
   int32_t out_rows = own_pairs_;
   for (const Peer& peer : peers_) out_rows += peer.pairs;
-  outputs_.resize(std::max(outputs_.size(), static_cast<size_t>(out_rows) * static_cast<size_t>(shape_.hidden)));
+  outputs_.resize(std::max(outputs_.size(),
+                           static_cast<size_t>(out_rows) * static_cast<size_t>(shape_.hidden)));
   return ok_status();
 }
 
@@ -322,11 +340,18 @@ StatusOr<bool> MeshExchange::next_work(ExpertWork* work, Stream& stream) {
   return true;
 }
 
-Status MeshExchange::combine(const TensorView& weights, const TensorView& base, const TensorView& y, Stream& stream) {
+Status MeshExchange::combine(const TensorView& weights,
+                             const TensorView& base,
+                             const TensorView& y,
+                             Stream& stream) {
   FLOTILLA_RETURN_IF_ERROR(run(true, [&] {
     // What is not sent now might never be: nobody looks after the links between steps.
-    return std::all_of(peers_.begin(), peers_.end(), [](const Peer& p) { return p.reading == Peer::Reading::kNothing; }) &&
-           std::none_of(links_->links().begin(), links_->links().end(), [](const MeshLink& l) { return l.unsent(); });
+    return std::all_of(peers_.begin(),
+                       peers_.end(),
+                       [](const Peer& p) { return p.reading == Peer::Reading::kNothing; }) &&
+           std::none_of(links_->links().begin(), links_->links().end(), [](const MeshLink& l) {
+             return l.unsent();
+           });
   }));
   const TensorView rows(outputs_.data(), DType::kF32, {own_pairs_, shape_.hidden});
   moe_combine({.rows = rows, .weights = weights, .base = base, .y = y}, stream);

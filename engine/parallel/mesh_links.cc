@@ -55,8 +55,9 @@ StatusOr<Address> parse_address(std::string_view text) {
     text.remove_prefix(5);
     auto* un = reinterpret_cast<sockaddr_un*>(&address.storage);
     if (text.size() >= sizeof un->sun_path) {
-      return invalid_argument("the path of a Unix socket is longer than " + std::to_string(sizeof un->sun_path - 1) +
-                              " bytes: " + std::string(text) + " (set XDG_RUNTIME_DIR or TMPDIR to a shorter one)");
+      return invalid_argument(
+          "the path of a Unix socket is longer than " + std::to_string(sizeof un->sun_path - 1) +
+          " bytes: " + std::string(text) + " (set XDG_RUNTIME_DIR or TMPDIR to a shorter one)");
     }
     un->sun_family = AF_UNIX;
     std::memcpy(un->sun_path, text.data(), text.size());
@@ -67,7 +68,8 @@ StatusOr<Address> parse_address(std::string_view text) {
   if (text.starts_with("tcp:") && colon > 4) {
     auto* in = reinterpret_cast<sockaddr_in*>(&address.storage);
     in->sin_family = AF_INET;
-    in->sin_port = htons(static_cast<uint16_t>(std::atoi(std::string(text.substr(colon + 1)).c_str())));
+    in->sin_port =
+        htons(static_cast<uint16_t>(std::atoi(std::string(text.substr(colon + 1)).c_str())));
     if (::inet_pton(AF_INET, std::string(text.substr(4, colon - 4)).c_str(), &in->sin_addr) == 1) {
       address.size = sizeof *in;
       return address;
@@ -90,7 +92,8 @@ void MeshLink::send(std::string_view bytes) {
 
 void MeshLink::flush() {
   while (unsent() && status_.ok()) {
-    const ssize_t n = ::send(fd_.get(), outgoing_.data() + sent_, outgoing_.size() - sent_, MSG_NOSIGNAL);
+    const ssize_t n =
+        ::send(fd_.get(), outgoing_.data() + sent_, outgoing_.size() - sent_, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
     if (n < 0) return fail(error_text(errno));
@@ -130,7 +133,8 @@ StatusOr<std::unique_ptr<MeshLinks>> MeshLinks::listen(const MeshOptions& option
   StatusOr<UniqueFd> fd = open_socket(tcp ? AF_INET : AF_UNIX);
   if (!fd.ok()) return fd.status();
   if (::bind(fd->get(), address->get(), address->size) != 0 || ::listen(fd->get(), 128) != 0) {
-    return errno_status("the expert exchange cannot listen on " + (tcp ? options.host : mesh->unix_path_));
+    return errno_status("the expert exchange cannot listen on " +
+                        (tcp ? options.host : mesh->unix_path_));
   }
   mesh->listener_ = std::move(*fd);
   if (tcp) {
@@ -163,7 +167,8 @@ Status MeshLinks::check_epoch(Epoch epoch) const {
 namespace {
 
 int milliseconds_until(std::chrono::steady_clock::time_point deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
   return static_cast<int>(std::clamp<int64_t>(left.count(), 0, 3'600'000));
 }
 
@@ -214,7 +219,8 @@ Status MeshLinks::wait_for(int fd, short events, Epoch epoch, Clock::time_point 
     if (n < 0 && errno != EINTR) return errno_status("poll");
     if (fds[1].revents != 0) return ok_status();
     if (Clock::now() >= deadline) {
-      return deadline_exceeded("a member of epoch " + std::to_string(epoch.value) + " did not connect within " +
+      return deadline_exceeded("a member of epoch " + std::to_string(epoch.value) +
+                               " did not connect within " +
                                std::to_string(options_.deadline.count()) + " ms");
     }
     if (fds[0].revents != 0) wake_.drain();  // of an older epoch's end
@@ -234,7 +240,10 @@ Status MeshLinks::read_all(int fd, char* data, size_t n, Epoch epoch, Clock::tim
   return ok_status();
 }
 
-Status MeshLinks::write_all(int fd, std::string_view data, Epoch epoch, Clock::time_point deadline) {
+Status MeshLinks::write_all(int fd,
+                            std::string_view data,
+                            Epoch epoch,
+                            Clock::time_point deadline) {
   while (!data.empty()) {
     FLOTILLA_RETURN_IF_ERROR(wait_for(fd, POLLOUT, epoch, deadline));
     const ssize_t n = ::send(fd, data.data(), data.size(), MSG_NOSIGNAL);
@@ -245,9 +254,12 @@ Status MeshLinks::write_all(int fd, std::string_view data, Epoch epoch, Clock::t
   return ok_status();
 }
 
-StatusOr<UniqueFd> MeshLinks::call(const MeshMember& member, Epoch epoch, Clock::time_point deadline) {
+StatusOr<UniqueFd> MeshLinks::call(const MeshMember& member,
+                                   Epoch epoch,
+                                   Clock::time_point deadline) {
   const auto named = [&](const Status& status) {
-    return Status(status.code(), "rank " + std::to_string(member.rank.value) + ": " + status.message());
+    return Status(status.code(),
+                  "rank " + std::to_string(member.rank.value) + ": " + status.message());
   };
   const StatusOr<Address> address = parse_address(member.address);
   if (!address.ok()) return named(address.status());
@@ -263,7 +275,8 @@ StatusOr<UniqueFd> MeshLinks::call(const MeshMember& member, Epoch epoch, Clock:
       if (error == 0) break;
       return named(unavailable(error_text(error)));
     }
-    if (errno != EAGAIN && errno != EINTR) return named(unavailable("cannot be reached: " + error_text(errno)));
+    if (errno != EAGAIN && errno != EINTR)
+      return named(unavailable("cannot be reached: " + error_text(errno)));
     if (Clock::now() >= deadline) return named(deadline_exceeded("does not accept connections"));
     pollfd wake{wake_.fd(), POLLIN, 0};
     ::poll(&wake, 1, 5);
@@ -271,15 +284,19 @@ StatusOr<UniqueFd> MeshLinks::call(const MeshMember& member, Epoch epoch, Clock:
     if (wake.revents != 0) wake_.drain();
   }
   std::string server_nonce(kNonceBytes, '\0');
-  if (const Status s = read_all(fd->get(), server_nonce.data(), kNonceBytes, epoch, deadline); !s.ok()) return named(s);
+  if (const Status s = read_all(fd->get(), server_nonce.data(), kNonceBytes, epoch, deadline);
+      !s.ok())
+    return named(s);
   const Introduction introduction{.rank = options_.rank.value, .epoch = epoch.value};
   const std::string client_nonce = random_bytes(kNonceBytes);
   std::string hello(reinterpret_cast<const char*>(&introduction), sizeof introduction);
   hello += client_nonce + client_proof(options_.secret, "mesh", server_nonce, client_nonce + hello);
   if (const Status s = write_all(fd->get(), hello, epoch, deadline); !s.ok()) return named(s);
   std::string proof(kProofBytes, '\0');
-  if (const Status s = read_all(fd->get(), proof.data(), kProofBytes, epoch, deadline); !s.ok()) return named(s);
-  if (!equal_constant_time(proof, server_proof(options_.secret, "mesh", server_nonce, client_nonce))) {
+  if (const Status s = read_all(fd->get(), proof.data(), kProofBytes, epoch, deadline); !s.ok())
+    return named(s);
+  if (!equal_constant_time(proof,
+                           server_proof(options_.secret, "mesh", server_nonce, client_nonce))) {
     return named(unauthenticated("does not know the cluster secret"));
   }
   return fd;
@@ -291,8 +308,11 @@ Status MeshLinks::answer_one(Epoch epoch, Clock::time_point deadline) {
   UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!fd) return ok_status();  // it has gone again
   const int on = 1;
-  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // does nothing on a Unix socket
-  const auto soon = std::min(deadline, Clock::now() + std::chrono::seconds(5));  // a silent stranger holds nobody up for long
+  ::setsockopt(
+      fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // does nothing on a Unix socket
+  const auto soon = std::min(
+      deadline,
+      Clock::now() + std::chrono::seconds(5));  // a silent stranger holds nobody up for long
   const std::string server_nonce = random_bytes(kNonceBytes);
   std::string hello(sizeof(Introduction) + kNonceBytes + kProofBytes, '\0');
   Status status = write_all(fd.get(), server_nonce, epoch, soon);
@@ -305,7 +325,8 @@ Status MeshLinks::answer_one(Epoch epoch, Clock::time_point deadline) {
   const std::string client_nonce = hello.substr(sizeof introduction, kNonceBytes);
   const std::string proof = hello.substr(sizeof introduction + kNonceBytes);
   if (introduction.magic != Introduction::kMagic ||
-      !equal_constant_time(proof, client_proof(options_.secret, "mesh", server_nonce, client_nonce + head))) {
+      !equal_constant_time(
+          proof, client_proof(options_.secret, "mesh", server_nonce, client_nonce + head))) {
     return ok_status();
   }
   callers_.push_back({.fd = std::move(fd),
@@ -324,9 +345,8 @@ Status MeshLinks::connect(Epoch epoch, const std::vector<MeshMember>& members) {
   const auto deadline = Clock::now() + options_.deadline;
   std::erase_if(callers_, [&](const Caller& caller) { return caller.epoch < epoch; });
   std::vector<MeshLink> links(members.size());
-  const auto self = std::find_if(members.begin(), members.end(), [&](const MeshMember& m) {
-    return m.rank == options_.rank;
-  });
+  const auto self = std::find_if(
+      members.begin(), members.end(), [&](const MeshMember& m) { return m.rank == options_.rank; });
   check(self != members.end(), "a rank joins groups that it is a member of");
   const auto self_index = static_cast<size_t>(self - members.begin());
   for (size_t i = 0; i < self_index; ++i) {

@@ -1,6 +1,6 @@
-// The sockets of the mesh: one connection between every two members of a group, made anew for every epoch, so that nothing of a broken
-// step can be left in them. Every wait has a deadline and ends at once when the epoch does.
-// Threads: the device thread, but where it says otherwise.
+// The sockets of the mesh: one connection between every two members of a group, made anew for every
+// epoch, so that nothing of a broken step can be left in them. Every wait has a deadline and ends
+// at once when the epoch does. Threads: the device thread, but where it says otherwise.
 #pragma once
 
 #include <atomic>
@@ -31,7 +31,8 @@ struct MeshOptions {
   std::chrono::milliseconds deadline{60'000};  // of any single wait for a peer
 };
 
-// Bytes to and from one peer. Reading stops behind each message that was asked for; writing never blocks.
+// Bytes to and from one peer. Reading stops behind each message that was asked for; writing never
+// blocks.
 class MeshLink {
  public:
   MeshLink() = default;
@@ -45,7 +46,8 @@ class MeshLink {
   bool unsent() const { return sent_ < outgoing_.size(); }
   void flush();
 
-  // Asks for the next `n` bytes; they are in received() once have() says so, until the next expect().
+  // Asks for the next `n` bytes; they are in received() once have() says so, until the next
+  // expect().
   void expect(size_t n);
   bool have() const { return filled_ == wanted_; }
   void receive();
@@ -74,13 +76,15 @@ class MeshLinks {
   // What the others need to reach this rank: "unix:/path" or "tcp:host:port".
   const std::string& address() const { return address_; }
 
-  // Closes all links and connects to the members of the new epoch (self among them): those before self are called, those behind
-  // are waited for. kAborted if the epoch is over meanwhile, kUnavailable or kDeadlineExceeded if a member cannot be reached.
+  // Closes all links and connects to the members of the new epoch (self among them): those before
+  // self are called, those behind are waited for. kAborted if the epoch is over meanwhile,
+  // kUnavailable or kDeadlineExceeded if a member cannot be reached.
   Status connect(Epoch epoch, const std::vector<MeshMember>& members);
   // By member index; the one of self is not connected.
   std::vector<MeshLink>& links() { return links_; }
 
-  // Sends and receives until `done()`, or an error. Waits only if `wait`: else one look at what there is.
+  // Sends and receives until `done()`, or an error. Waits only if `wait`: else one look at what
+  // there is.
   template <typename Done>
   Status run(bool wait, Done done) {
     const auto deadline = Clock::now() + options_.deadline;
@@ -89,7 +93,8 @@ class MeshLinks {
         if (!link.status().ok()) return link.status();
       }
       if (done()) return ok_status();
-      if (const Status status = poll_once(wait ? deadline : Clock::time_point::min()); !status.ok()) return status;
+      if (const Status status = poll_once(wait ? deadline : Clock::time_point::min()); !status.ok())
+        return status;
       if (!wait) return ok_status();
     }
   }

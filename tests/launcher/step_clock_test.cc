@@ -14,11 +14,16 @@ using std::chrono::seconds;
 // A fleet without processes: rank r speaks on connection 100 + r.
 struct Fleet final : StepClockOutput {
   explicit Fleet(int32_t n, OnRankLoss on_loss = OnRankLoss::kContinue)
-      : size(n), clock({.num_ranks = n, .on_rank_loss = on_loss, .rank_timeout = seconds(20)}, *this) {}
+      : size(n),
+        clock({.num_ranks = n, .on_rank_loss = on_loss, .rank_timeout = seconds(20)}, *this) {}
 
-  void send(ConnectionId connection, const wire::FromClock& message) override { sent[connection].push_back(message); }
+  void send(ConnectionId connection, const wire::FromClock& message) override {
+    sent[connection].push_back(message);
+  }
   void close(ConnectionId connection) override { closed.push_back(connection); }
-  void progress(Rank, int64_t, const std::string& stage, double) override { stages.push_back(stage); }
+  void progress(Rank, int64_t, const std::string& stage, double) override {
+    stages.push_back(stage);
+  }
   void serving(Rank rank, int64_t, double) override { served.push_back(rank); }
   void hung(Rank rank, int64_t, const std::string& reason) override {
     hung_ranks.push_back(rank);
@@ -29,8 +34,12 @@ struct Fleet final : StepClockOutput {
     reasons.push_back(reason);
   }
 
-  ConnectionId connection(int32_t r) const { return 100 + static_cast<ConnectionId>(r) + generation[static_cast<size_t>(r)] * 1000; }
-  void say(int32_t r, const wire::ToClock& message) { clock.on_message(connection(r), message, now); }
+  ConnectionId connection(int32_t r) const {
+    return 100 + static_cast<ConnectionId>(r) + generation[static_cast<size_t>(r)] * 1000;
+  }
+  void say(int32_t r, const wire::ToClock& message) {
+    clock.on_message(connection(r), message, now);
+  }
   void hello(int32_t r, std::string version = "1", uint64_t spare = 1 << 20) {
     wire::ToClock m;
     wire::Hello& h = *m.mutable_hello();
@@ -127,7 +136,8 @@ TEST_CASE("StepClock.RefusesADifferenceNamingItAndBothValues") {
   f.hello(1, "2");
   REQUIRE(f.refused_ranks == std::vector{Rank(1)});
   CHECK(f.reasons[0] ==
-        "version is '2' here and '1' on the ranks that run: all ranks of a fleet must be equal in it");
+        "version is '2' here and '1' on the ranks that run: all ranks of a fleet must be equal in "
+        "it");
   CHECK(last(f.take(1)).refused().reason() == f.reasons[0]);
   CHECK(f.closed == std::vector{f.connection(1)});
 }
@@ -235,7 +245,8 @@ TEST_CASE("StepClock.WaitsForALostRankIfToldTo") {
 
 TEST_CASE("StepClock.WaitsWhereTheSurvivorsHaveNoMemoryForTheExperts") {
   Fleet f(2);
-  for (int32_t r = 0; r < 2; ++r) f.hello(r, "1", 399);  // four experts of 100 bytes would have to move
+  for (int32_t r = 0; r < 2; ++r)
+    f.hello(r, "1", 399);  // four experts of 100 bytes would have to move
   for (int32_t r = 0; r < 2; ++r) f.loaded(r);
   f.lose(1);
   CHECK(last(f.take(0)).has_suspend());

@@ -26,7 +26,9 @@ constexpr int32_t kExperts = 10;
 constexpr int64_t kTopK = 3;
 
 struct TempDir {
-  TempDir() : path(std::filesystem::temp_directory_path() / ("flotilla-mesh-" + to_hex(random_bytes(6)))) {
+  TempDir()
+      : path(std::filesystem::temp_directory_path() /
+             ("flotilla-mesh-" + to_hex(random_bytes(6)))) {
     std::filesystem::create_directory(path);
   }
   ~TempDir() { std::filesystem::remove_all(path); }
@@ -35,7 +37,8 @@ struct TempDir {
 
 // Expert e maps x to x · W_e with a fixed random W_e.
 struct Experts {
-  std::unique_ptr<Device> device = make_cpu_device({.num_threads = 1, .cores = {}, .isa = CpuIsa::kReference});
+  std::unique_ptr<Device> device =
+      make_cpu_device({.num_threads = 1, .cores = {}, .isa = CpuIsa::kReference});
   std::unique_ptr<Stream> stream = device->create_stream();
   std::vector<DeviceBuffer> memory;
   std::vector<PackedWeight> weights;
@@ -46,9 +49,12 @@ struct Experts {
       std::normal_distribution<float> normal;
       std::vector<float> w(kHidden * kHidden);
       for (float& v : w) v = normal(random);
-      memory.push_back(device->allocate(packed_linear_bytes(kHidden, kHidden, DType::kF32, *stream)).value());
+      memory.push_back(
+          device->allocate(packed_linear_bytes(kHidden, kHidden, DType::kF32, *stream)).value());
       weights.push_back({memory.back().data(), kHidden, kHidden, DType::kF32});
-      pack_linear({.src = TensorView(w.data(), DType::kF32, {kHidden, kHidden}), .dst = weights.back()}, *stream);
+      pack_linear(
+          {.src = TensorView(w.data(), DType::kF32, {kHidden, kHidden}), .dst = weights.back()},
+          *stream);
     }
   }
 };
@@ -78,7 +84,12 @@ struct Tokens {
   TensorView y_view() { return {y.data(), DType::kF32, {rows, kHidden}}; }
 };
 
-Status run_layer(ExpertExchange& exchange, int64_t layer, Tokens& tokens, const Experts& experts, std::span<const ExpertId> mine, Stream& stream) {
+Status run_layer(ExpertExchange& exchange,
+                 int64_t layer,
+                 Tokens& tokens,
+                 const Experts& experts,
+                 std::span<const ExpertId> mine,
+                 Stream& stream) {
   std::vector<PackedWeight> weights;
   for (const ExpertId e : mine) weights.push_back(experts.weights[static_cast<size_t>(e.value)]);
   FLOTILLA_RETURN_IF_ERROR(exchange.dispatch(layer, tokens.x_view(), tokens.ids_view(), stream));
@@ -112,24 +123,33 @@ struct Fleet {
   TempDir dir;
   std::vector<std::unique_ptr<MeshExchange>> ranks;
 
-  explicit Fleet(int32_t n, bool tcp = false, std::chrono::milliseconds deadline = std::chrono::seconds(20)) {
+  explicit Fleet(int32_t n,
+                 bool tcp = false,
+                 std::chrono::milliseconds deadline = std::chrono::seconds(20)) {
     for (int32_t r = 0; r < n; ++r) {
-      auto exchange = MeshExchange::create(
-          {.rank = Rank(r), .secret = "secret", .directory = tcp ? "" : dir.path.string(), .deadline = deadline},
-          {.hidden = kHidden, .activation = DType::kF32});
+      auto exchange = MeshExchange::create({.rank = Rank(r),
+                                            .secret = "secret",
+                                            .directory = tcp ? "" : dir.path.string(),
+                                            .deadline = deadline},
+                                           {.hidden = kHidden, .activation = DType::kF32});
       REQUIRE_MESSAGE(exchange.ok(), exchange.status().message());
       ranks.push_back(std::move(*exchange));
     }
   }
   ExchangeGroup group(uint64_t epoch, const std::vector<Rank>& alive) const {
-    ExchangeGroup g{.epoch = Epoch(epoch), .members = {}, .placement = place_experts(kExperts, static_cast<int32_t>(ranks.size()), alive)};
-    for (const Rank r : alive) g.members.push_back({r, ranks[static_cast<size_t>(r.value)]->address()});
+    ExchangeGroup g{
+        .epoch = Epoch(epoch),
+        .members = {},
+        .placement = place_experts(kExperts, static_cast<int32_t>(ranks.size()), alive)};
+    for (const Rank r : alive)
+      g.members.push_back({r, ranks[static_cast<size_t>(r.value)]->address()});
     return g;
   }
 };
 
 // Runs `work` for each of `who` in a thread of its own.
-void on_all(const std::vector<Rank>& who, const std::function<void(size_t index, Rank rank)>& work) {
+void on_all(const std::vector<Rank>& who,
+            const std::function<void(size_t index, Rank rank)>& work) {
   std::vector<std::thread> threads;
   for (size_t i = 0; i < who.size(); ++i) threads.emplace_back(work, i, who[i]);
   for (std::thread& t : threads) t.join();
@@ -146,14 +166,15 @@ TEST_CASE("MeshExchange.GivesTheSameBitsForAnyNumberOfRanksAndAnyPlacement") {
       if (n >= 3) {
         auto fewer = all_ranks(n);
         fewer.erase(fewer.begin() + 1);
-        groups.push_back(fewer);        // rank 1 is lost …
+        groups.push_back(fewer);         // rank 1 is lost …
         groups.push_back(all_ranks(n));  // … and back
       }
       for (size_t epoch = 0; epoch < groups.size(); ++epoch) {
         const std::vector<Rank>& alive = groups[epoch];
         const ExchangeGroup group = fleet.group(epoch + 1, alive);
         std::vector<int32_t> rows;
-        for (size_t i = 0; i < alive.size(); ++i) rows.push_back(i % 3 == 2 ? 0 : static_cast<int32_t>(1 + i * 7));
+        for (size_t i = 0; i < alive.size(); ++i)
+          rows.push_back(i % 3 == 2 ? 0 : static_cast<int32_t>(1 + i * 7));
         std::vector<std::string> failures(alive.size());
         on_all(alive, [&](size_t i, Rank rank) {
           MeshExchange& exchange = *fleet.ranks[static_cast<size_t>(rank.value)];
@@ -162,10 +183,15 @@ TEST_CASE("MeshExchange.GivesTheSameBitsForAnyNumberOfRanksAndAnyPlacement") {
           for (uint64_t step = 0; step < 3 && status.ok(); ++step) {
             status = exchange.begin_step({group.epoch, StepIndex(step), rows});
             for (int64_t layer = 0; layer < 4 && status.ok(); ++layer) {
-              Tokens tokens(rows[i], static_cast<unsigned>(i * 100 + step * 10) + static_cast<unsigned>(layer));
-              status = run_layer(exchange, layer, tokens, experts, experts_of(group.placement, rank), *stream);
+              Tokens tokens(
+                  rows[i],
+                  static_cast<unsigned>(i * 100 + step * 10) + static_cast<unsigned>(layer));
+              status = run_layer(
+                  exchange, layer, tokens, experts, experts_of(group.placement, rank), *stream);
               const std::vector<float> got = tokens.y;
-              if (status.ok() && std::memcmp(got.data(), local_result(tokens, experts).data(), got.size() * 4) != 0) {
+              if (status.ok() &&
+                  std::memcmp(got.data(), local_result(tokens, experts).data(), got.size() * 4) !=
+                      0) {
                 status = internal_error("other bits");
               }
             }
@@ -206,7 +232,8 @@ TEST_CASE("MeshExchange.TheEndOfAnEpochEndsEveryWaitAtOnce") {
     REQUIRE(fleet.ranks[0]->join(group).ok());
     REQUIRE(fleet.ranks[0]->begin_step({group.epoch, StepIndex(0), {1, 1}}).ok());
     Tokens tokens(1, 1);
-    const Status status = run_layer(*fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
+    const Status status = run_layer(
+        *fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
     CHECK(status.code() == StatusCode::kAborted);
   });
   joined.get_future().wait();
@@ -230,7 +257,8 @@ TEST_CASE("MeshExchange.ADeadPeerIsNamed") {
   dying.join();
   REQUIRE(fleet.ranks[0]->begin_step({group.epoch, StepIndex(0), {1, 1}}).ok());
   Tokens tokens(1, 1);
-  const Status status = run_layer(*fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
+  const Status status =
+      run_layer(*fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
   CHECK(status.code() == StatusCode::kUnavailable);
   CHECK(status.message().starts_with("rank 1: "));
 }
@@ -245,7 +273,8 @@ TEST_CASE("MeshExchange.ASilentPeerRunsIntoTheDeadline") {
   auto stream = experts.device->create_stream();
   REQUIRE(fleet.ranks[0]->begin_step({group.epoch, StepIndex(0), {1, 1}}).ok());
   Tokens tokens(1, 1);
-  const Status status = run_layer(*fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
+  const Status status =
+      run_layer(*fleet.ranks[0], 0, tokens, experts, experts_of(group.placement, Rank(0)), *stream);
   CHECK(status.code() == StatusCode::kDeadlineExceeded);
   CHECK(status.message() == "no expert rows from rank 1 for 300 ms");
 }
@@ -266,9 +295,10 @@ TEST_CASE("MeshExchange.RefusesARankWithAnotherSecret") {
                                          {.hidden = kHidden, .activation = DType::kF32})
                         .value());
   }
-  const ExchangeGroup group{.epoch = Epoch(1),
-                            .members = {{Rank(0), ranks[0]->address()}, {Rank(1), ranks[1]->address()}},
-                            .placement = place_experts(kExperts, 2, all_ranks(2))};
+  const ExchangeGroup group{
+      .epoch = Epoch(1),
+      .members = {{Rank(0), ranks[0]->address()}, {Rank(1), ranks[1]->address()}},
+      .placement = place_experts(kExperts, 2, all_ranks(2))};
   std::thread stranger([&] { CHECK_FALSE(ranks[1]->join(group).ok()); });
   CHECK(ranks[0]->join(group).code() == StatusCode::kDeadlineExceeded);
   stranger.join();
