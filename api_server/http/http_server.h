@@ -32,7 +32,7 @@
 namespace flotilla {
 
 struct HttpLimits {
-  HeadLimits head;
+  HeadLimits head = {};
   size_t max_body_bytes = 32 << 20;  // --max-body-bytes; larger: 413
   size_t max_body_bytes_in_memory = size_t{1}
                                     << 30;  // bodies of all requests not yet answered; more: 503
@@ -82,18 +82,18 @@ struct HttpServerOptions {
   int reserved_threads = 2;           // handler threads for cheap routes only
   int max_threads = 64;               // handler threads for all routes
   size_t max_queued_requests = 1024;  // complete requests that wait for a handler thread; more: 503
-  HttpLimits limits;
+  HttpLimits limits = {};
 
   HttpErrorBody error_body = openai_error_body;
   // Adds headers (CORS, X-Request-Id, …) to every response of a request whose head could be parsed,
   // also to those of the server itself. Handler and I/O threads; must not wait.
-  std::function<void(const HttpRequest&, HttpHeaders*)> decorate;
+  std::function<void(const HttpRequest&, HttpHeaders*)> decorate = {};
   // Sees the head of each request for a known route before its body is read, on an I/O thread; must
   // not wait. An answer (401, 503 while draining, …) saves reading the body.
-  std::function<std::optional<HttpResponse>(const HttpRequest& head)> check_head;
+  std::function<std::optional<HttpResponse>(const HttpRequest& head)> check_head = {};
   // A response was sent whole, or ended (complete is false) since the client went away or was cut.
   // I/O threads.
-  std::function<void(const HttpRequest&, int status, bool complete)> on_finished;
+  std::function<void(const HttpRequest&, int status, bool complete)> on_finished = {};
 };
 
 // Life: construct, route(), start(), begin_drain(), stop(). Members other than route() may be

@@ -90,6 +90,11 @@ void HttpIoLoop::run() {
     removed_.clear();
   }
   listener_.reset();
+  {
+    MutexLock lock(mailbox_->mutex);
+    mailbox_->closed = true;
+  }
+  mailbox_->signalled.store(true);
   read_mailbox();  // connections that were on their way here are counted already
   while (!connections_.empty()) connections_.begin()->second->cut();
   removed_.clear();
@@ -238,10 +243,10 @@ void HttpIoLoop::give_to(HttpIoLoop& loop, UniqueFd socket, std::string remote_a
   HttpCounterCells::bump(core_.counters.connections_open);
   if (&loop == this) {
     adopt(std::move(socket), std::move(remote_address));
-  } else {
-    loop.mailbox_->post({.kind = IoCommand::Kind::kAdopt,
-                         .socket = std::move(socket),
-                         .remote_address = std::move(remote_address)});
+  } else if (!loop.mailbox_->post({.kind = IoCommand::Kind::kAdopt,
+                                   .socket = std::move(socket),
+                                   .remote_address = std::move(remote_address)})) {
+    HttpCounterCells::drop(core_.counters.connections_open);
   }
 }
 

@@ -31,13 +31,19 @@ struct IoMailbox {
   Mutex mutex;
   std::vector<IoCommand> commands GUARDED_BY(mutex);
   std::vector<ResponseStreamHandle> woken GUARDED_BY(mutex);
+  // The I/O thread has ended: nothing is put in any more (a stream in its own mailbox would keep
+  // both for ever).
+  bool closed GUARDED_BY(mutex) = false;
 
-  void post(IoCommand command) {
+  // False, and the command is dropped, if the I/O thread has ended.
+  bool post(IoCommand command) {
     {
       MutexLock lock(mutex);
+      if (closed) return false;
       commands.push_back(std::move(command));
     }
     signal();
+    return true;
   }
   // After something was put in, with the mutex free again.
   void signal() {

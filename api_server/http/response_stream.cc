@@ -42,7 +42,7 @@ void wake_many(std::span<const ResponseStreamHandle> streams) {
       for (const ResponseStreamHandle& stream : streams.subspan(first)) {
         if (!same(stream)) continue;
         ++served;
-        if (stream->queued_.exchange(true)) continue;
+        if (mailbox.closed || stream->queued_.exchange(true)) continue;
         mailbox.woken.push_back(stream);
         news = true;
       }

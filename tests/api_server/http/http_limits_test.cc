@@ -133,7 +133,8 @@ TEST_CASE("HttpServer.ATooLargeBodyIs413AndTheClientSeesIt") {
     REQUIRE(response);
     CHECK(response->status == 413);
     CHECK(client.read_to_end(5s) == RawClient::End::kClosed);
-    CHECK(most - before < (size_t{100} << 20));  // 32 MiB of body, twice while its buffer grows
+    // 32 MiB of body, twice while its buffer grows
+    if (kMemoryIsMeasurable) CHECK(most - before < (size_t{100} << 20));
   }
   SUBCASE("an endless one is not drained for ever") {
     RawClient client(server.port());

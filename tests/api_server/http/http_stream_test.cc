@@ -256,7 +256,7 @@ TEST_CASE("ResponseStream.ASlowReaderIsBoundedCoalescedAndHurtsNobody") {
   flowing->push("end.");
   REQUIRE(quick.read_until("end."));
   CHECK(stalled->calls() == calls);
-  CHECK(resident_bytes() - before < (size_t{8} << 20));
+  if (kMemoryIsMeasurable) CHECK(resident_bytes() < before + (size_t{8} << 20));
 
   // When it reads on it gets everything, in larger pieces.
   stalled->finish();

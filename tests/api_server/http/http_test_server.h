@@ -38,6 +38,13 @@ inline size_t num_open_fds() {
   return n;
 }
 
+// Sanitizers keep shadow memory and freed blocks: there, no bound on resident memory holds.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr bool kMemoryIsMeasurable = false;
+#else
+constexpr bool kMemoryIsMeasurable = true;
+#endif
+
 inline size_t resident_bytes() {
   size_t total = 0, resident = 0;
   FILE* file = std::fopen("/proc/self/statm", "r");
