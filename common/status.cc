@@ -48,11 +48,11 @@ Status errno_status(std::string_view what) {
   return internal_error(std::string(what) + ": " + strerror_r(error, buffer, sizeof buffer));
 }
 
-void check_failed(std::string_view message, std::source_location where) {
+void check_failed(std::string_view message, SourceLocation where) {
   std::fprintf(stderr,
-               "check failed at %s:%u: %.*s\n",
-               where.file_name(),
-               where.line(),
+               "check failed at %s:%d: %.*s\n",
+               where.file,
+               where.line,
                static_cast<int>(message.size()),
                message.data());
   std::fflush(stderr);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <source_location>
 #include <string>
 
 #include "kernels/tensor_view.h"
@@ -13,7 +12,7 @@ namespace flotilla {
 
 class Expect {
  public:
-  Expect(const TensorView& view, const char* name, std::source_location where)
+  Expect(const TensorView& view, const char* name, SourceLocation where)
       : view_(view), name_(name), where_(where) {}
 
   const Expect& shape(std::initializer_list<int64_t> dims) const {
@@ -50,12 +49,12 @@ class Expect {
 
   const TensorView& view_;
   const char* name_;
-  std::source_location where_;
+  SourceLocation where_;
 };
 
 inline Expect expect(const TensorView& view,
                      const char* name,
-                     std::source_location where = std::source_location::current()) {
+                     SourceLocation where = SourceLocation::current()) {
   return {view, name, where};
 }
 
