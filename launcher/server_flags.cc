@@ -96,9 +96,13 @@ void check_fleet(const ParsedFlags& parsed,
                  std::string* errors) {
   if (use == ServerFlagsUse::kLauncher) {
     for (const LaunchersOwn& own : kLaunchersOwn) {
-      if (parsed.source(own.name) == FlagSource::kCommandLine) {
-        append_line(errors,
-                    std::string("--") + own.name + " cannot stand behind --args: " + own.instead);
+      const FlagSource source = parsed.source(own.name);
+      if (source == FlagSource::kCommandLine || source == FlagSource::kFile) {
+        append_line(
+            errors,
+            std::string("--") + own.name + " cannot stand " +
+                (source == FlagSource::kFile ? "in a file for several ranks" : "behind --args") +
+                ": " + own.instead);
       }
     }
     return;
@@ -123,6 +127,12 @@ void check_fleet(const ParsedFlags& parsed,
 }
 
 }  // namespace
+
+std::vector<std::string> flags_set_by_launcher() {
+  std::vector<std::string> names;
+  for (const LaunchersOwn& own : kLaunchersOwn) names.emplace_back(own.name);
+  return names;
+}
 
 const FlagTable& server_flag_table() {
   static const FlagTable* table = new FlagTable(make_table());
@@ -204,6 +214,7 @@ StatusOr<ServerFlags> parse_server_flags(const std::vector<std::string>& args,
   flags.enable_prefix_caching = parsed.boolean("enable-prefix-caching");
 
   flags.data_parallel_size = static_cast<int>(parsed.integer("data-parallel-size"));
+  flags.data_parallel_size_given = parsed.given("data-parallel-size");
   flags.local_data_parallel_id = static_cast<int>(parsed.integer("local-data-parallel-id"));
   flags.enable_expert_parallel = parsed.boolean("enable-expert-parallel");
   flags.engine_worker_queue_ports = parsed.ports("engine-worker-queue-port");

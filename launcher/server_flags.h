@@ -11,12 +11,12 @@
 #include "common/flags/flags.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "launcher/rank_loss.h"
 
 namespace flotilla {
 
 enum class EngineKind { kModel, kNull };
 enum class ActivationDtype { kAuto, kF32, kBf16 };
-enum class OnRankLoss { kContinue, kWait };
 enum class MeshTransport { kUnix, kTcp };
 enum class LoadChoice { kDefault, kDummy };
 
@@ -66,6 +66,7 @@ struct ServerFlags {
 
   // Fleet
   int data_parallel_size = 1;
+  bool data_parallel_size_given = false;  // as against the default
   int local_data_parallel_id = 0;
   bool enable_expert_parallel = false;
   std::vector<int> engine_worker_queue_ports;  // as given, or one per rank
@@ -93,6 +94,10 @@ enum class ServerFlagsUse {
 };
 
 const FlagTable& server_flag_table();
+
+// Names of flags that each rank gets from the launcher: no user of it can set them, behind --args
+// or in the environment.
+std::vector<std::string> flags_set_by_launcher();
 
 // All mistakes at once, one line each. kUnimplemented if the first is "not in this version".
 StatusOr<ServerFlags> parse_server_flags(const std::vector<std::string>& args,

@@ -17,13 +17,9 @@
 
 #include "common/ids.h"
 #include "common/wire/clock.pb.h"
+#include "launcher/rank_loss.h"
 
 namespace flotilla {
-
-enum class OnRankLoss {
-  kContinue,  // the survivors take the lost rank's experts over, if their memory allows
-  kWait,      // the survivors stand still until the rank is back
-};
 
 struct StepClockOptions {
   int32_t num_ranks = 1;

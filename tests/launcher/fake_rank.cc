@@ -11,20 +11,28 @@
 //   --on-term MODE     drain (default): exit 0; streams: the first SIGTERM is survived, the second
 //   exits with kExitStreamsCut;
 //                      cut: exits with kExitStreamsCut; deaf: survives both; crash: abort
-// Other flags are taken for api_server's and ignored, but --local-data-parallel-id names the rank.
+// The words of the variable FAKE_RANK_ARGS are read first. Other flags are taken for api_server's
+// and ignored, but
+// --local-data-parallel-id names the rank and --clock-address is where it says hello, that it loads
+// and that it serves.
 #include <dirent.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/exit_codes.h"
+#include "common/wire/clock.pb.h"
+#include "common/wire/frame.h"
 #include "launcher/inherited.h"
 
 extern char** environ;
@@ -75,7 +83,36 @@ void serve(int fd, const std::string& rank) {
   }
 }
 
+void tell_clock(const std::string& address, int rank) {
+  sockaddr_un to{};
+  to.sun_family = AF_UNIX;
+  std::strncpy(to.sun_path, address.c_str() + sizeof "unix:" - 1, sizeof to.sun_path - 1);
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);  // open until the process ends
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) {
+    std::perror("the step clock does not answer");
+    std::_Exit(kExitFailure);
+  }
+  std::string out;
+  wire::ToClock message;
+  message.mutable_hello()->set_rank(rank);
+  message.mutable_hello()->set_pid(getpid());
+  message.mutable_hello()->set_instance_id(std::to_string(getpid()));
+  append_frame(&out, message);
+  message.mutable_load_progress()->set_stage("loading");
+  message.mutable_load_progress()->set_fraction(0.37);
+  append_frame(&out, message);
+  message.mutable_serving()->set_seconds(0.5);
+  append_frame(&out, message);
+  if (!write_fully(fd, std::as_bytes(std::span(out))).ok()) std::_Exit(kExitFailure);
+}
+
 int run(int argc, char** argv) {
+  std::vector<std::string> args;
+  if (const char* more = std::getenv("FAKE_RANK_ARGS")) {
+    std::istringstream words(more);
+    for (std::string word; words >> word;) args.push_back(word);
+  }
+  args.insert(args.end(), argv + 1, argv + argc);
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
@@ -88,12 +125,14 @@ int run(int argc, char** argv) {
   std::string on_term = "drain";
   std::string rank = "?";
   bool quiet = false;
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (std::strcmp(argv[i], "--local-data-parallel-id") == 0) rank = argv[i + 1];
+  std::string clock;
+  for (size_t i = 0; i + 1 < args.size(); ++i) {
+    if (args[i] == "--local-data-parallel-id") rank = args[i + 1];
+    if (args[i] == "--clock-address") clock = args[i + 1];
   }
-  for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    const std::string value = i + 1 < argc ? argv[i + 1] : "";
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& flag = args[i];
+    const std::string value = i + 1 < args.size() ? args[i + 1] : "";
     if (flag == "--say") say(stdout, value);
     if (flag == "--err") say(stderr, value);
     if (flag == "--report") report(*fds);
@@ -110,6 +149,7 @@ int run(int argc, char** argv) {
       say(stdout, "listening on " + std::to_string(bound_port(fds->http.get()).value()));
     }
   }
+  if (!clock.empty()) tell_clock(clock, std::atoi(rank.c_str()));
   if (!quiet) say(stdout, "up " + std::to_string(getpid()));
   int signals = 0;
   while (true) {
