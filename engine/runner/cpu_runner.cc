@@ -166,6 +166,7 @@ StepResult CpuRunner::run_step(const StepPlan& plan) {
   }
   build_inputs(plan);
   Workspace::Scope scope(*workspace_);
+  const auto waited_before = exchange_.waited();
   result.status = exchange_.begin_step(plan.grant);
   if (result.status.ok()) {
     ForwardContext ctx{.stream = *stream_,
@@ -184,6 +185,7 @@ StepResult CpuRunner::run_step(const StepPlan& plan) {
     }
   }
   result.finished = std::chrono::steady_clock::now();
+  result.exchange_wait = exchange_.waited() - waited_before;
   return result;
 }
 

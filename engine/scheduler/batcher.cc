@@ -106,7 +106,7 @@ Batcher::Clock::time_point Batcher::expire(Clock::time_point now) {
   Clock::time_point next = Clock::time_point::max();
   std::vector<Sequence*> late;
   for (auto& [id, s] : waiting_) {
-    if (!s->request.deadline) continue;
+    if (!s->request.deadline || s->was_admitted) continue;
     if (*s->request.deadline <= now) {
       late.push_back(s);
     } else {

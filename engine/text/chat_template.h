@@ -1,0 +1,68 @@
+// A model's chat template: a conversation → the prompt's text. The template is Jinja, rendered as Hugging Face transformers
+// sets it up (trim_blocks, lstrip_blocks, no trailing newline). Values, scopes and calls are minja's; the parser and the nodes
+// are ours (engine/text/jinja), since a model's files are not trusted: minja's own neither bound work, memory and depth nor
+// keep to Jinja in several places (jinja/README.md).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/status.h"
+#include "engine/text/tokenizer.h"
+
+namespace flotilla {
+
+struct ChatRequest {
+  std::string messages_json;  // an array of messages, as a client sent and the server checked them
+  std::string tools_json = {};  // an array, or empty: none
+  bool add_generation_prompt = true;
+  bool continue_final_message = false;  // the prompt ends inside the last message
+  // chat_template_kwargs: a JSON object or empty. Names that the template's own inputs have are refused.
+  std::string kwargs_json = {};
+};
+
+// Threads: immutable; render() may be called from any thread.
+class ChatTemplate {
+ public:
+  struct Source {
+    // --chat-template: a file's path or the template itself; empty: the model's own.
+    std::string override_template = {};
+  };
+
+  // Finds, in this order: the override, chat_template.jinja, tokenizer_config.json's chat_template (a string, or a list of named
+  // ones of which "default" is taken), chat_template.json. nullptr if the model has none: such a model serves no chats. Tries it
+  // on probe conversations: kInvalidArgument, naming the construct, if it cannot be run.
+  static StatusOr<std::unique_ptr<ChatTemplate>> load(const std::string& model_dir,
+                                                      const TokenizerConfig& tokenizer,
+                                                      const Source& source = {});
+  // The same from a template's text.
+  static StatusOr<std::unique_ptr<ChatTemplate>> from_text(std::string_view text,
+                                                           const TokenizerConfig& tokenizer);
+  ~ChatTemplate();
+
+  // kInvalidArgument: the template called raise_exception (its message alone), or a value of the request does not fit it, or
+  // rendering went over a bound. Encode the result with add_special_tokens off: the template writes BOS itself.
+  StatusOr<std::string> render(const ChatRequest& request) const;
+
+  const std::string& text() const { return text_; }
+
+  // What strftime_now tells the time by.
+  void set_clock_for_test(std::function<std::time_t()> clock) { clock_ = std::move(clock); }
+
+ private:
+  struct Program;
+  ChatTemplate(std::string text, const TokenizerConfig& tokenizer);
+  Status probe() const;
+
+  std::string text_;
+  TokenizerConfig tokenizer_;
+  std::unique_ptr<Program> program_;
+  std::function<std::time_t()> clock_;
+};
+
+}  // namespace flotilla
