@@ -1,5 +1,7 @@
 #include "launcher/console.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -63,6 +65,11 @@ struct Console::State {
   bool done GUARDED_BY(mutex) = false;
 
   void run() {
+    // A closed pipe is an error of write(), here and not in the whole process.
+    sigset_t pipe_signal;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
     size_t shown = 0;  // status lines on the screen
     std::vector<std::string> current;
     while (true) {
