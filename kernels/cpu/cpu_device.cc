@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "kernels/cpu/cpu_stream.h"
-#include "kernels/reference/reference_table.h"
 
 namespace flotilla {
 namespace {
@@ -55,9 +54,6 @@ void* map_aligned(size_t size, int flags, int fd) {
 }
 
 }  // namespace
-
-CpuStream::CpuStream(const CpuDeviceOptions& options)
-    : kernels_(kReferenceKernels), pool_(options.num_threads, options.cores) {}
 
 class CpuDevice final : public Device {
  public:
