@@ -191,11 +191,13 @@ bool HeadParser::parse_target(std::string_view target) {
     return bad("the request target has a character that a URI does not have: percent-encode it");
   }
   if (!target.starts_with('/')) {  // RFC 9112 §3.2.2: the form that proxies are sent
-    const std::string_view scheme = target.substr(0, std::min(target.find("://"), target.size()));
-    if (!http_equal_ignoring_case(scheme, "http") && !http_equal_ignoring_case(scheme, "https")) {
+    const size_t colon = target.find("://");
+    const std::string_view scheme = target.substr(0, std::min(colon, target.size()));
+    if (colon == std::string_view::npos ||
+        (!http_equal_ignoring_case(scheme, "http") && !http_equal_ignoring_case(scheme, "https"))) {
       return bad("the request target is neither a path that starts with '/' nor an http:// URL");
     }
-    target.remove_prefix(scheme.size() + 3);
+    target.remove_prefix(colon + 3);
     const size_t authority = std::min(target.find_first_of("/?"), target.size());
     if (authority == 0 || !is_host(target.substr(0, authority))) {
       return bad("the request target's host is empty or malformed");

@@ -19,6 +19,11 @@ else()
   target_link_options(flotilla_options INTERFACE -Wl,-z,relro,-z,now)
 endif()
 
+if(FLOTILLA_FUZZ)
+  # Without coverage of the libraries too the fuzzer would only guess.
+  target_compile_options(flotilla_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 find_program(FLOTILLA_CCACHE ccache)
 if(FLOTILLA_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${FLOTILLA_CCACHE})

@@ -142,6 +142,7 @@ inline std::vector<MalformedRequest> malformed_heads() {
       {"target with an escaped line end", target("/health%0d%0aX:1"), 400, "bad_request_target"},
       {"target with a backslash", target("/a\\b"), 400, "bad_request_target"},
       {"asterisk for GET", target("*"), 400, "bad_request_target"},
+      {"a scheme alone", target("http"), 400, "bad_request_target"},
       {"another scheme", target("ftp://x/health"), 400, "bad_request_target"},
       {"absolute target without a host", target("http:///health"), 400, "bad_request_target"},
       {"absolute target with a user", target("http://a@x/health"), 400, "bad_request_target"},
