@@ -1,22 +1,11 @@
 // The messages of a chat and the variables for its template.
 #include <algorithm>
-#include <array>
 
 #include "api_server/openai/schema_fields.h"
+#include "common/json.h"
 
 namespace flotilla::openai {
 namespace {
-
-constexpr std::array<std::string_view, 10> kTemplateKwargs = {"enable_thinking",
-                                                              "thinking",
-                                                              "thinking_mode",
-                                                              "thinking_budget",
-                                                              "preserve_thinking",
-                                                              "reasoning_effort",
-                                                              "options",
-                                                              "date_string",
-                                                              "custom_instructions",
-                                                              "keep_past_thinking"};
 
 constexpr size_t kAnyLength = static_cast<size_t>(-1);
 
@@ -151,10 +140,6 @@ Complaint read_messages(const Field& field, std::vector<ChatMessage>* out) {
   return std::nullopt;
 }
 
-bool is_allowed_template_kwarg(std::string_view name) {
-  return std::find(kTemplateKwargs.begin(), kTemplateKwargs.end(), name) != kTemplateKwargs.end();
-}
-
 Complaint read_template_kwargs(const Field& field, TemplateKwargs* out) {
   simdjson::dom::object kwargs;
   if (field.value.get(kwargs) != simdjson::SUCCESS || kwargs.size() > kMaxTemplateKwargs) {
@@ -162,16 +147,6 @@ Complaint read_template_kwargs(const Field& field, TemplateKwargs* out) {
                      "an object of at most " + std::to_string(kMaxTemplateKwargs) + " variables");
   }
   for (const auto [key, value] : kwargs) {
-    if (!is_allowed_template_kwarg(key)) {
-      std::string allowed;
-      for (const std::string_view name : kTemplateKwargs) {
-        allowed += (allowed.empty() ? "" : ", ") + std::string(name);
-      }
-      const Field variable = field.at(key.substr(0, 64), value);
-      return ApiError::bad_value(
-          variable.path,
-          variable.path + ": not a variable that a request may set, expected one of: " + allowed);
-    }
     std::string json = simdjson::minify(value);
     const auto it = std::find_if(
         out->begin(), out->end(), [&](const auto& kwarg) { return kwarg.first == key; });
@@ -189,6 +164,35 @@ void set_default_kwarg(TemplateKwargs* kwargs, std::string_view name, std::strin
     if (existing == name) return;
   }
   kwargs->emplace_back(name, json);
+}
+
+std::string to_json(const TemplateKwargs& kwargs) {
+  std::string out;
+  if (kwargs.empty()) return out;
+  JsonWriter json(&out);
+  json.begin_object();
+  for (const auto& [name, value] : kwargs) {
+    json.key(name);
+    json.raw(value);
+  }
+  json.end_object();
+  return out;
+}
+
+std::string to_json(const std::vector<ChatMessage>& messages) {
+  std::string out;
+  JsonWriter json(&out);
+  json.begin_array();
+  for (const ChatMessage& message : messages) {
+    json.begin_object();
+    json.field("role", to_string(message.role));
+    json.field("content", message.content);
+    if (message.name) json.field("name", *message.name);
+    if (message.reasoning_content) json.field("reasoning_content", *message.reasoning_content);
+    json.end_object();
+  }
+  json.end_array();
+  return out;
 }
 
 }  // namespace flotilla::openai

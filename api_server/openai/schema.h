@@ -88,13 +88,14 @@ struct ChatMessage {
   std::optional<std::string> reasoning_content = {};  // also read from `reasoning`
 };
 
-// Variables for the chat template: name and JSON value.
+// Variables for the chat template: name and JSON value. The template takes those that it reads and
+// refuses the names of its own inputs (engine/text/chat_template.h).
 using TemplateKwargs = std::vector<std::pair<std::string, std::string>>;
 
 struct ChatRequest {
   GenerationFields common;
   std::vector<ChatMessage> messages;  // empty only if prompt_token_ids stand instead
-  TemplateKwargs template_kwargs;     // allow-listed names only
+  TemplateKwargs template_kwargs;
   bool add_generation_prompt = true;
   bool disable_chat_template = false;  // the first message's content is the prompt
 };
@@ -132,8 +133,11 @@ ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body,
 ApiResult<DetokenizeRequest> parse_detokenize_request(std::string_view body,
                                                       const SchemaLimits& limits);
 
-// Names that chat_template_kwargs may set.
-bool is_allowed_template_kwarg(std::string_view name);
+// As a chat template takes them: an array of {"role","content",…}; an object, or "" if there are
+// none.
+std::string to_json(const std::vector<ChatMessage>& messages);
+std::string to_json(const TemplateKwargs& kwargs);
+
 // 1 … kMaxRequestIdBytes visible ASCII characters except '"', '\\' and '<'.
 bool is_valid_request_id(std::string_view id);
 

@@ -190,10 +190,7 @@ TEST_CASE("ParseChat.RefusesValuesOutOfRangeAndNamesFieldValueAndRange") {
         {R"("model":5)", "model", "got 5", "a string"},
         {R"("metadata":[])", "metadata", "a list of 0", "an object"},
         {R"("reasoning_effort":"huge")", "reasoning_effort", "\"huge\"", "none, minimal"},
-        {R"("chat_template_kwargs":{"messages":[]})",
-         "chat_template_kwargs.messages",
-         "not a variable",
-         "enable_thinking"},
+        {R"("chat_template_kwargs":[])", "chat_template_kwargs", "a list of 0", "an object"},
         {R"("prompt_token_ids":[])", "prompt_token_ids", "a list of 0", "token ids"},
         {R"("prompt_token_ids":[[1],[2]])", "prompt_token_ids", "2 prompts", "one list"},
         {R"("completion_token_ids":[1],"n":2)", "completion_token_ids", "n = 2", "n = 1"}}) {
@@ -357,6 +354,16 @@ TEST_CASE("ParseChat.TurnsOldWaysToSwitchThinkingIntoTemplateVariables") {
             .template_kwargs == TemplateKwargs{{"enable_thinking", "true"}});
   CHECK(good_chat(chat(R"("reasoning_effort":"none")")).template_kwargs ==
         TemplateKwargs{{"reasoning_effort", "\"none\""}, {"enable_thinking", "false"}});
+}
+
+TEST_CASE("ToJson.WritesMessagesAndVariablesForTheTemplate") {
+  const ChatRequest r = good_chat(R"({"messages":[
+      {"role":"developer","content":"d\"","name":"n"},{"role":"assistant","reasoning":"r"}],
+      "chat_template_kwargs":{"a":[1, 2],"b":"x"}})");
+  CHECK(to_json(r.messages) == R"([{"role":"system","content":"d\"","name":"n"},)"
+                               R"({"role":"assistant","content":"","reasoning_content":"r"}])");
+  CHECK(to_json(r.template_kwargs) == R"({"a":[1,2],"b":"x"})");
+  CHECK(to_json(TemplateKwargs{}).empty());
 }
 
 TEST_CASE("ParseChat.RefusesBodiesThatAreNoJsonObject") {

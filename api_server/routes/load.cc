@@ -1,0 +1,32 @@
+#include "api_server/routes/routes.h"
+#include "common/json.h"
+
+namespace flotilla {
+
+void register_load(HttpServer& server, App& app) {
+  server.route(
+      "GET",
+      "/load",
+      [&app](const HttpRequest&, HttpExchange& exchange) {
+        const EngineLoad load = app.dispatcher.load();
+        const double total = static_cast<double>(load.blocks_total);
+        std::string body;
+        JsonWriter json(&body);
+        json.begin_object();
+        json.field("server_load", app.admission.held());  // vLLM's name: requests being served
+        json.field("max_concurrency", app.admission.limit());
+        json.field("running", load.running);
+        json.field("waiting", load.waiting);
+        json.field("blocks_used", load.blocks_used);
+        json.field("blocks_total", load.blocks_total);
+        json.field("kv_cache_usage",
+                   total > 0 ? static_cast<double>(load.blocks_used) / total : 0.0);
+        json.field("tokens_to_prefill", load.tokens_to_prefill);
+        json.field("draining", app.draining());
+        json.end_object();
+        exchange.respond(json_answer(200, std::move(body)));
+      },
+      RouteKind::kCheap);
+}
+
+}  // namespace flotilla

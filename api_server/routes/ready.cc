@@ -1,0 +1,18 @@
+#include "api_server/routes/health.h"
+#include "api_server/routes/routes.h"
+
+namespace flotilla {
+
+void register_ready(HttpServer& server, App& app) {
+  server.route(
+      "GET",
+      "/ready",
+      [&app](const HttpRequest&, HttpExchange& exchange) {
+        Vitality v = vitality_of(app);
+        if (v.ready) v.status = "ready";
+        exchange.respond(vitality_answer(v, v.ready));
+      },
+      RouteKind::kCheap);
+}
+
+}  // namespace flotilla

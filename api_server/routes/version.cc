@@ -1,0 +1,15 @@
+#include "api_server/routes/routes.h"
+
+namespace flotilla {
+
+void register_version(HttpServer& server, App&) {
+  server.route(
+      "GET",
+      "/version",
+      [](const HttpRequest&, HttpExchange& exchange) {
+        exchange.respond(json_answer(200, R"({"version":")" FLOTILLA_VERSION R"("})"));
+      },
+      RouteKind::kCheap);
+}
+
+}  // namespace flotilla
