@@ -45,6 +45,9 @@ class HttpConnection {
   static void refuse_unread(HttpCore& core, int socket);
 
  private:
+  // Reads of 64 KiB: then other connections have their turn.
+  static constexpr int kReadsPerTurn = 4;
+
   enum class State { kIdle, kHead, kBody, kHandling, kStreaming, kFlushing, kLingering, kRemoved };
 
   // Reading: connection_input.cc. A step is true if there may be more to do at once.

@@ -79,7 +79,9 @@ std::shared_ptr<HttpJob> HandlerPool::take(Kind kind) {
   MutexLock lock(mutex_);
   size_t& waiting = general ? waiting_general_ : waiting_reserved_;
   CondVar& ready = general ? general_ready_ : reserved_ready_;
-  const auto work = [&] { return stopping_ || !cheap_.empty() || (general && !normal_.empty()); };
+  const auto work = [&]() REQUIRES(mutex_) {
+    return stopping_ || !cheap_.empty() || (general && !normal_.empty());
+  };
   ++waiting;
   if (general) {
     while (!ready.wait_until(lock, std::chrono::steady_clock::now() + options_.idle_time, work)) {

@@ -24,8 +24,8 @@ StatusOr<uint16_t> local_port(int fd);
 std::string port_holder(uint16_t port);
 
 // Non-blocking, and set so that every accepted connection sends at once, keeps little unsent output
-// in the kernel, and finds out about a peer that vanished without a word: within about a minute
-// when idle, `stall_timeout` when sending.
+// in the kernel, and finds out about a peer that vanished without a word: after `stall_timeout`
+// when sending, half a minute more when silent.
 Status prepare_listening_socket(int fd, std::chrono::milliseconds stall_timeout);
 
 }  // namespace flotilla
