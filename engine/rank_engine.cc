@@ -36,7 +36,8 @@ class RankEngine::Impl {
 RankEngine::RankEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RankEngine::~RankEngine() = default;
 
-StatusOr<std::unique_ptr<RankEngine>> RankEngine::create(RankEngineOptions options, EngineMetrics* metrics) {
+StatusOr<std::unique_ptr<RankEngine>> RankEngine::create(RankEngineOptions options,
+                                                         EngineMetrics* metrics) {
   StatusOr<RankPlan> plan = plan_rank(options);
   if (!plan.ok()) return plan.status();
   std::unique_ptr<MeshExchange> mesh;
@@ -52,7 +53,8 @@ StatusOr<std::unique_ptr<RankEngine>> RankEngine::create(RankEngineOptions optio
   }
   std::unique_ptr<ClockClient> clock;
   if (!options.fleet.clock_socket.empty()) {
-    StatusOr<std::unique_ptr<ClockClient>> client = ClockClient::connect(options.fleet.clock_socket);
+    StatusOr<std::unique_ptr<ClockClient>> client =
+        ClockClient::connect(options.fleet.clock_socket);
     if (!client.ok()) return client.status();
     clock = std::move(*client);
   }

@@ -1,7 +1,8 @@
 // The engine of a rank with a model: loads it, joins the group, runs steps, gives tokens.
 //
-// One engine thread with one place to wait: new requests, results of the device and messages of the step clock all wake it there. The device
-// thread (ModelRunner) computes; a loader thread brings the weights up while the engine thread already answers the clock.
+// One engine thread with one place to wait: new requests, results of the device and messages of the
+// step clock all wake it there. The device thread (ModelRunner) computes; a loader thread brings
+// the weights up while the engine thread already answers the clock.
 #pragma once
 
 #include <chrono>
@@ -27,11 +28,13 @@ struct FleetOptions {
   Rank rank;
   int32_t num_ranks = 1;
   bool expert_parallel = false;
-  std::string clock_socket;    // path of the step clock's Unix socket; empty: there is none, and num_ranks is 1
+  std::string clock_socket;    // path of the step clock's Unix socket; empty: there is none, and
+                               // num_ranks is 1
   std::string mesh_directory;  // private folder for the mesh's Unix sockets; empty: TCP on loopback
   std::string cluster_secret;
   std::chrono::milliseconds mesh_deadline{60'000};  // of one wait for another rank's rows
-  std::vector<std::pair<std::string, std::string>> must_match;  // flags that all ranks need alike, besides model, types and version
+  std::vector<std::pair<std::string, std::string>>
+      must_match;  // flags that all ranks need alike, besides model, types and version
 };
 
 struct RankEngineOptions {
@@ -42,20 +45,21 @@ struct RankEngineOptions {
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 2048;
   int32_t block_size = 64;
-  std::optional<int64_t> num_blocks;             // wins over kv_cache_bytes
+  std::optional<int64_t> num_blocks;  // wins over kv_cache_bytes
   int64_t kv_cache_bytes = int64_t{2} << 30;
   bool prefix_caching = true;
-  uint32_t max_waiting = 2048;                    // requests; beyond: kResourceExhausted
-  std::vector<TokenId> eos_token_ids;             // besides config.json's
+  uint32_t max_waiting = 2048;         // requests; beyond: kResourceExhausted
+  std::vector<TokenId> eos_token_ids;  // besides config.json's
   FleetOptions fleet;
   std::chrono::steady_clock::time_point process_start = std::chrono::steady_clock::now();
 };
 
 class RankEngine final : public Engine {
  public:
-  // Reads configuration and headers, checks that everything fits, and begins to load. Errors name the flag to change. `metrics`
-  // may be null and outlives the engine.
-  static StatusOr<std::unique_ptr<RankEngine>> create(RankEngineOptions options, EngineMetrics* metrics);
+  // Reads configuration and headers, checks that everything fits, and begins to load. Errors name
+  // the flag to change. `metrics` may be null and outlives the engine.
+  static StatusOr<std::unique_ptr<RankEngine>> create(RankEngineOptions options,
+                                                      EngineMetrics* metrics);
   ~RankEngine() override;
 
   Status submit(GenerationRequest request, TokenSink* sink) override;
@@ -73,7 +77,8 @@ class RankEngine final : public Engine {
   const std::string& model_digest() const;
   // Waits until the engine serves or has failed. False at the deadline.
   bool wait_started(std::chrono::steady_clock::time_point deadline);
-  // Once, when the front can take requests: the fleet is told that this rank serves as soon as the engine does.
+  // Once, when the front can take requests: the fleet is told that this rank serves as soon as the
+  // engine does.
   void front_is_up();
 
  private:

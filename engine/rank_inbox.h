@@ -1,4 +1,5 @@
-// What other threads tell the engine thread: requests, cancellations, drain and stop. Bounded; wakes the engine thread.
+// What other threads tell the engine thread: requests, cancellations, drain and stop. Bounded;
+// wakes the engine thread.
 #pragma once
 
 #include <atomic>
@@ -95,6 +96,7 @@ class RankInbox {
     MutexLock lock(mutex_);
     Content taken = std::exchange(content_, {});
     content_.stop = taken.stop;
+    waiting_in_engine_ += taken.submissions.size();
     return taken;
   }
   void set_waiting(uint32_t waiting) {

@@ -22,7 +22,8 @@ BatcherOptions batcher_options(const RankEngineOptions& o, const RankPlan& plan)
                    .prefix_caching = o.prefix_caching,
                    .eos_token_ids = plan.files.config.eos_token_ids};
   for (const TokenId id : o.eos_token_ids) {
-    if (std::find(b.eos_token_ids.begin(), b.eos_token_ids.end(), id) == b.eos_token_ids.end()) b.eos_token_ids.push_back(id);
+    if (std::find(b.eos_token_ids.begin(), b.eos_token_ids.end(), id) == b.eos_token_ids.end())
+      b.eos_token_ids.push_back(id);
   }
   return b;
 }
@@ -43,7 +44,8 @@ RankLoop::RankLoop(RankEngineOptions options,
       batcher_(batcher_options(options_, plan_), metrics),
       last_progress_(Clock::now().time_since_epoch().count()) {
   if (plan_.in_group) {
-    session_ = std::make_unique<GroupSession>(options_.fleet.rank, [this](const wire::ToClock& m) { send(m); });
+    session_ = std::make_unique<GroupSession>(options_.fleet.rank,
+                                              [this](const wire::ToClock& m) { send(m); });
   }
 }
 
@@ -70,7 +72,8 @@ void RankLoop::say_hello() {
   hello.set_num_experts(static_cast<int32_t>(c.moe.num_experts));
   const double expert_elements =
       3.0 * static_cast<double>(c.hidden_size * c.moe.intermediate_size * c.num_moe_layers());
-  hello.set_expert_bytes(static_cast<uint64_t>(expert_elements * (options_.activation == DType::kBf16 ? 2 : 4)));
+  hello.set_expert_bytes(
+      static_cast<uint64_t>(expert_elements * (options_.activation == DType::kBf16 ? 2 : 4)));
   const auto must_match = [&](const std::string& name, const std::string& value) {
     wire::Setting& s = *hello.add_must_match();
     s.set_name(name);
@@ -88,10 +91,11 @@ void RankLoop::start_loading() {
   auto files = std::make_shared<ModelFiles>(std::move(plan_.files));
   loading_.thread = std::thread([this, files] {
     pthread_setname_np(pthread_self(), "loader");
-    auto outcome = load_rank(options_, plan_, std::move(*files), mesh_.get(), [this](double fraction) {
-      const int percent = static_cast<int>(fraction * 100);
-      if (percent > loading_.percent.exchange(percent)) inbox_.wake();
-    });
+    auto outcome =
+        load_rank(options_, plan_, std::move(*files), mesh_.get(), [this](double fraction) {
+          const int percent = static_cast<int>(fraction * 100);
+          if (percent > loading_.percent.exchange(percent)) inbox_.wake();
+        });
     {
       MutexLock lock(loading_.mutex);
       loading_.outcome.emplace(std::move(outcome));
@@ -159,7 +163,8 @@ void RankLoop::on_clock_message(const wire::FromClock& message) {
   const auto now = Clock::now();
   switch (message.message_case()) {
     case wire::FromClock::kWelcome:
-      heartbeat_every_ = std::chrono::milliseconds(std::max(100u, message.welcome().heartbeat_ms()));
+      heartbeat_every_ =
+          std::chrono::milliseconds(std::max(100u, message.welcome().heartbeat_ms()));
       return;
     case wire::FromClock::kRefused:
       return fail(failed_precondition(message.refused().reason()));
@@ -175,7 +180,8 @@ void RankLoop::on_clock_message(const wire::FromClock& message) {
       if (!in_group()) return;
       std::optional<StepGrant> grant = session_->on_go(message.go());
       if (!grant) return;
-      if (const auto wait = session_->take_clock_wait(); wait && metrics_) metrics_->clock_waited(*wait);
+      if (const auto wait = session_->take_clock_wait(); wait && metrics_)
+        metrics_->clock_waited(*wait);
       StepPlan plan;
       if (grant->tokens[session_->self_index()] > 0) {
         check(pending_.has_value(), "the clock grants what was wanted");
@@ -244,7 +250,8 @@ void RankLoop::take_loaded() {
   warming.mutable_load_progress()->set_fraction(1.0);
   send(warming);
   wire::ToClock loaded;
-  loaded.mutable_loaded()->set_spare_bytes(available_memory() / static_cast<uint64_t>(options_.fleet.num_ranks));
+  loaded.mutable_loaded()->set_spare_bytes(available_memory() /
+                                           static_cast<uint64_t>(options_.fleet.num_ranks));
   send(loaded);
   if (!in_group()) state_ = EngineState::kServing;
   MutexLock lock(mutex_);
@@ -259,19 +266,23 @@ void RankLoop::collect() {
     last_progress_ = now.time_since_epoch().count();
     if (!result->status.ok()) {
       step_failed_ = true;
-      if (in_group() && result->status.code() != StatusCode::kAborted) session_->on_step_failed(result->status, now);
+      if (in_group() && result->status.code() != StatusCode::kAborted)
+        session_->on_step_failed(result->status, now);
       continue;
     }
     if (step_failed_) continue;
     if (step.has_work) batcher_.commit(*result);
     if (!metrics_) continue;
     metrics_->step_finished(result->finished - result->started,
-                            {.prefill_tokens = step.prefill, .decode_tokens = step.decode, .sequences = step.sequences});
+                            {.prefill_tokens = step.prefill,
+                             .decode_tokens = step.decode,
+                             .sequences = step.sequences});
     if (in_group()) metrics_->exchange_finished(result->exchange_wait);
   }
 }
 
-// The old epoch's steps are over, one way or the other: its sequences go on from their last collected token.
+// The old epoch's steps are over, one way or the other: its sequences go on from their last
+// collected token.
 void RankLoop::leave_epoch() {
   if (!session_->stopped() || !submitted_.empty()) return;
   if (!pending_ && !step_failed_) return;
@@ -284,13 +295,15 @@ void RankLoop::begin_join() {
   if (!session_->wants_to_join() || !submitted_.empty()) return;
   const uint32_t before = session_->num_members();
   ExchangeGroup group = session_->begin_join();
-  if (session_->num_members() < before && metrics_) metrics_->ranks_lost(before - session_->num_members());
+  if (session_->num_members() < before && metrics_)
+    metrics_->ranks_lost(before - session_->num_members());
   const std::vector<ExpertId> mine = experts_of(group.placement, options_.fleet.rank);
   parts_->runner->post([this, group = std::move(group), mine] {
     // Links first: whoever waits for this rank's experts learns early that it lives.
     Status status = parts_->mesh->join(group);
     if (status.ok()) {
-      status = parts_->model->lm().experts()->place(mine, options_.cpu.num_threads, [this](double) { ++join_.progress; });
+      status = parts_->model->lm().experts()->place(
+          mine, options_.cpu.num_threads, [this](double) { ++join_.progress; });
     }
     MutexLock lock(join_.mutex);
     join_.outcome = std::move(status);
@@ -308,7 +321,8 @@ void RankLoop::finish_join() {
   session_->on_joined(*outcome, Clock::now());
   if (!session_->running()) return;
   if (metrics_) {
-    metrics_->epoch_started(session_->epoch().value, session_->num_members(), session_->num_ranks(), session_->pause());
+    metrics_->epoch_started(
+        session_->epoch().value, session_->num_members(), session_->num_ranks(), session_->pause());
   }
   const bool degraded = session_->num_members() < session_->num_ranks();
   degraded_ = degraded;
@@ -362,12 +376,15 @@ void RankLoop::deliver() {
     load_ = load;
   }
   std::vector<Batcher::Emission> emissions = batcher_.take_emissions();
-  std::stable_sort(emissions.begin(), emissions.end(), [](const auto& a, const auto& b) { return a.sink < b.sink; });
+  std::stable_sort(emissions.begin(), emissions.end(), [](const auto& a, const auto& b) {
+    return a.sink < b.sink;
+  });
   std::vector<TokenBatch> batches;
   for (size_t i = 0; i < emissions.size();) {
     TokenSink* const sink = emissions[i].sink;
     batches.clear();
-    for (; i < emissions.size() && emissions[i].sink == sink; ++i) batches.push_back(std::move(emissions[i].batch));
+    for (; i < emissions.size() && emissions[i].sink == sink; ++i)
+      batches.push_back(std::move(emissions[i].batch));
     sink->on_tokens(batches);
   }
 }
@@ -420,10 +437,13 @@ void RankLoop::heartbeat() {
   next_heartbeat_ = Clock::now() + heartbeat_every_;
   wire::ToClock message;
   wire::Heartbeat& beat = *message.mutable_heartbeat();
-  beat.set_progress((parts_ ? parts_->runner->progress() : 0) + static_cast<uint64_t>(loading_.percent.load()) + join_.progress);
+  beat.set_progress((parts_ ? parts_->runner->progress() : 0) +
+                    static_cast<uint64_t>(loading_.percent.load()) + join_.progress);
   const bool device_busy = !parts_ || !submitted_.empty() || (in_group() && session_->joining());
   const bool waiting = mesh_ && mesh_->waiting();
-  beat.set_state(!device_busy ? wire::Heartbeat::IDLE : waiting ? wire::Heartbeat::WAITING : wire::Heartbeat::BUSY);
+  beat.set_state(!device_busy ? wire::Heartbeat::IDLE
+                 : waiting    ? wire::Heartbeat::WAITING
+                              : wire::Heartbeat::BUSY);
   send(message);
 }
 

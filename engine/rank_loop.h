@@ -1,5 +1,5 @@
-// The engine thread's loop: one place to wait for requests, results of the device and the step clock.
-// Threads: run() is the engine thread; the rest says who may call it.
+// The engine thread's loop: one place to wait for requests, results of the device and the step
+// clock. Threads: run() is the engine thread; the rest says who may call it.
 #pragma once
 
 #include <atomic>
@@ -121,7 +121,8 @@ class RankLoop {
   std::atomic<EngineState> state_{EngineState::kStarting};
   std::atomic<bool> degraded_{false};
   std::atomic<bool> drained_{false};
-  std::atomic<Clock::rep> last_progress_;  // time of the last step or of the last moment without work
+  std::atomic<Clock::rep>
+      last_progress_;  // time of the last step or of the last moment without work
   std::atomic<bool> busy_{false};
 };
 

@@ -36,24 +36,28 @@ StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
   const auto block_bytes = static_cast<int64_t>(plan.layout.block_bytes_all_layers());
   const int64_t blocks = o.num_blocks.value_or(o.kv_cache_bytes / block_bytes);
   if (blocks < 1 || blocks > INT32_MAX) {
-    return invalid_argument("--kv-cache-memory of " + mib(static_cast<double>(o.kv_cache_bytes)) + " gives " +
-                            std::to_string(blocks) + " KV blocks; one block of " + std::to_string(o.block_size) +
-                            " tokens of this model needs " + mib(static_cast<double>(block_bytes)));
+    return invalid_argument("--kv-cache-memory of " + mib(static_cast<double>(o.kv_cache_bytes)) +
+                            " gives " + std::to_string(blocks) + " KV blocks; one block of " +
+                            std::to_string(o.block_size) + " tokens of this model needs " +
+                            mib(static_cast<double>(block_bytes)));
   }
   plan.layout.num_blocks = blocks;
   const int64_t capacity = blocks * o.block_size;
   if (o.max_model_len && *o.max_model_len > c.max_position) {
     return invalid_argument("--max-model-len " + std::to_string(*o.max_model_len) +
-                            " is more than the model's max_position_embeddings, " + std::to_string(c.max_position));
+                            " is more than the model's max_position_embeddings, " +
+                            std::to_string(c.max_position));
   }
   if (o.max_model_len && *o.max_model_len > capacity) {
-    return invalid_argument("--max-model-len " + std::to_string(*o.max_model_len) + " needs " +
-                            std::to_string((*o.max_model_len + o.block_size - 1) / o.block_size) + " KV blocks of " +
-                            std::to_string(o.block_size) + " tokens, there are " + std::to_string(blocks) +
-                            ": raise --num-gpu-blocks-override or --kv-cache-memory (one block is " +
-                            mib(static_cast<double>(block_bytes)) + ")");
+    return invalid_argument(
+        "--max-model-len " + std::to_string(*o.max_model_len) + " needs " +
+        std::to_string((*o.max_model_len + o.block_size - 1) / o.block_size) + " KV blocks of " +
+        std::to_string(o.block_size) + " tokens, there are " + std::to_string(blocks) +
+        ": raise --num-gpu-blocks-override or --kv-cache-memory (one block is " +
+        mib(static_cast<double>(block_bytes)) + ")");
   }
-  plan.limits.max_model_len = o.max_model_len.value_or(std::min({kDefaultMaxModelLen, c.max_position, capacity}));
+  plan.limits.max_model_len =
+      o.max_model_len.value_or(std::min({kDefaultMaxModelLen, c.max_position, capacity}));
   plan.limits.vocab_size = c.vocab_size;
   plan.limits.max_prompt_tokens = plan.limits.max_model_len - 1;
   if (o.max_num_batched_tokens < o.max_num_seqs) {
@@ -68,7 +72,8 @@ StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
   }
   if (c.fp8_block > 0) {
     log_info("model",
-             {{"note", "FP8 weights are dequantised at load"}, {"to", dtype_name(o.activation == DType::kBf16 ? DType::kBf16 : DType::kF32)}});
+             {{"note", "FP8 weights are dequantised at load"},
+              {"to", dtype_name(o.activation == DType::kBf16 ? DType::kBf16 : DType::kF32)}});
   }
   return plan;
 }
@@ -98,10 +103,14 @@ StatusOr<RankParts> load_rank(const RankEngineOptions& o,
     const auto num_experts = static_cast<int32_t>(config.moe.num_experts);
     const int32_t ranks = plan.in_group ? o.fleet.num_ranks : 1;
     const Rank self = plan.in_group ? o.fleet.rank : Rank(0);
-    const std::vector<ExpertId> mine = experts_of(place_experts(num_experts, ranks, all_ranks(ranks)), self);
-    FLOTILLA_RETURN_IF_ERROR(parts.model->lm().experts()->place(
-        mine, o.cpu.num_threads, [&](double fraction) { progress(dense_share + fraction * (1 - dense_share)); }));
-    if (!plan.in_group) parts.local = std::make_unique<LocalExchange>(num_experts, config.hidden_size);
+    const std::vector<ExpertId> mine =
+        experts_of(place_experts(num_experts, ranks, all_ranks(ranks)), self);
+    FLOTILLA_RETURN_IF_ERROR(
+        parts.model->lm().experts()->place(mine, o.cpu.num_threads, [&](double fraction) {
+          progress(dense_share + fraction * (1 - dense_share));
+        }));
+    if (!plan.in_group)
+      parts.local = std::make_unique<LocalExchange>(num_experts, config.hidden_size);
   } else {
     parts.local = std::make_unique<LocalExchange>(0, config.hidden_size);
   }
@@ -117,14 +126,16 @@ uint64_t available_memory() {
   if (const StatusOr<std::string> info = read_file("/proc/meminfo", 1 << 16); info.ok()) {
     const size_t at = info->find("MemAvailable:");
     unsigned long long kib = 0;
-    if (at != info->npos && std::sscanf(info->c_str() + at, "MemAvailable: %llu", &kib) == 1) available = kib * 1024;
+    if (at != info->npos && std::sscanf(info->c_str() + at, "MemAvailable: %llu", &kib) == 1)
+      available = kib * 1024;
   }
   const StatusOr<std::string> limit = read_file("/sys/fs/cgroup/memory.max", 64);
   const StatusOr<std::string> used = read_file("/sys/fs/cgroup/memory.current", 64);
   unsigned long long limit_bytes = 0, used_bytes = 0;
   if (limit.ok() && used.ok() && std::sscanf(limit->c_str(), "%llu", &limit_bytes) == 1 &&
       std::sscanf(used->c_str(), "%llu", &used_bytes) == 1) {
-    available = std::min<uint64_t>(available, limit_bytes > used_bytes ? limit_bytes - used_bytes : 0);
+    available =
+        std::min<uint64_t>(available, limit_bytes > used_bytes ? limit_bytes - used_bytes : 0);
   }
   return available;
 }

@@ -1,4 +1,5 @@
-// Everything a rank is made of, and how it is brought up: sizes settled from flags and model, then the weights.
+// Everything a rank is made of, and how it is brought up: sizes settled from flags and model, then
+// the weights.
 #pragma once
 
 #include <atomic>
@@ -30,14 +31,16 @@ struct RankParts {
   KvCache cache;
   std::unique_ptr<LocalExchange> local;  // or
   MeshExchange* mesh = nullptr;
-  std::unique_ptr<ModelRunner> runner;   // ends before everything it uses
+  std::unique_ptr<ModelRunner> runner;  // ends before everything it uses
 
   ExpertExchange& exchange() {
-    return mesh != nullptr ? static_cast<ExpertExchange&>(*mesh) : static_cast<ExpertExchange&>(*local);
+    return mesh != nullptr ? static_cast<ExpertExchange&>(*mesh)
+                           : static_cast<ExpertExchange&>(*local);
   }
 };
-// Loads the weights: all experts, or in a group those that this rank holds while everybody is there. `progress` gets the fraction
-// of the bytes, from any thread. `mesh` may be null outside of a group.
+// Loads the weights: all experts, or in a group those that this rank holds while everybody is
+// there. `progress` gets the fraction of the bytes, from any thread. `mesh` may be null outside of
+// a group.
 StatusOr<RankParts> load_rank(const RankEngineOptions& options,
                               const RankPlan& plan,
                               ModelFiles files,

@@ -1,5 +1,5 @@
-// What is asked of an engine: one sequence to generate, as plain serialisable data. The same value is submitted in-process,
-// over the queue port, and again on another rank after a loss.
+// What is asked of an engine: one sequence to generate, as plain serialisable data. The same value
+// is submitted in-process, over the queue port, and again on another rank after a loss.
 #pragma once
 
 #include <chrono>
@@ -19,7 +19,8 @@ struct TokenBias {
   float bias;
 };
 
-// Every field is resolved: defaults of request, generation_config.json and engine are merged at the front.
+// Every field is resolved: defaults of request, generation_config.json and engine are merged at the
+// front.
 struct SamplingParams {
   float temperature = 1.0f;         // ≥ 0; 0 is greedy
   float top_p = 1.0f;               // 0 … 1
@@ -29,19 +30,21 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   // −2 … 2
   float repetition_penalty = 1.0f;  // > 0
   std::vector<TokenBias> logit_bias = {};
-  std::vector<std::vector<TokenId>> bad_words = {};  // the last id is banned while the ones before it match
-  uint32_t min_tokens = 0;                      // no end-of-sequence and no stop token before that many
-  uint32_t max_tokens = 16;                     // ≥ 1, counted with `produced`
-  std::vector<TokenId> stop_token_ids = {};          // besides the model's end-of-sequence ids
+  std::vector<std::vector<TokenId>> bad_words =
+      {};                    // the last id is banned while the ones before it match
+  uint32_t min_tokens = 0;   // no end-of-sequence and no stop token before that many
+  uint32_t max_tokens = 16;  // ≥ 1, counted with `produced`
+  std::vector<TokenId> stop_token_ids = {};  // besides the model's end-of-sequence ids
   bool ignore_eos = false;
-  int32_t logprobs = -1;         // −1: none; n ≥ 0: of the sampled token and of the n best
-  int32_t prompt_logprobs = -1;  // likewise for every prompt token; such a prompt does not use the prefix cache
+  int32_t logprobs = -1;  // −1: none; n ≥ 0: of the sampled token and of the n best
+  int32_t prompt_logprobs =
+      -1;  // likewise for every prompt token; such a prompt does not use the prefix cache
 };
 
 struct GenerationRequest {
-  uint64_t id = 0;             // chosen by the submitter, unique among its live requests
-  uint64_t generation = 0;     // grows each time the same request is placed again
-  std::string request_id;      // for logs
+  uint64_t id = 0;                // chosen by the submitter, unique among its live requests
+  uint64_t generation = 0;        // grows each time the same request is placed again
+  std::string request_id;         // for logs
   std::vector<TokenId> prompt;    // at least one token
   std::vector<TokenId> produced;  // by an earlier placement; generation goes on behind them
   SamplingParams sampling;

@@ -4,42 +4,39 @@
 // keep to Jinja in several places (jinja/README.md).
 #pragma once
 
-#include <chrono>
+#include <ctime>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "common/status.h"
 #include "engine/text/tokenizer.h"
 
 namespace flotilla {
 
+namespace text::jinja {
+enum class Failure;
+}
+
 struct ChatRequest {
   std::string messages_json;  // an array of messages, as a client sent and the server checked them
   std::string tools_json = {};  // an array, or empty: none
   bool add_generation_prompt = true;
-  bool continue_final_message = false;  // the prompt ends inside the last message
-  // chat_template_kwargs: a JSON object or empty. Names that the template's own inputs have are refused.
+  // chat_template_kwargs: a JSON object or empty. Only names that the template reads are passed on; the names of its other
+  // inputs (messages, tools, bos_token, …) are refused.
   std::string kwargs_json = {};
 };
 
 // Threads: immutable; render() may be called from any thread.
 class ChatTemplate {
  public:
-  struct Source {
-    // --chat-template: a file's path or the template itself; empty: the model's own.
-    std::string override_template = {};
-  };
-
-  // Finds, in this order: the override, chat_template.jinja, tokenizer_config.json's chat_template (a string, or a list of named
+  // Finds, in this order: the override (--chat-template: a file's path or the template itself), chat_template.jinja, tokenizer_config.json's chat_template (a string, or a list of named
   // ones of which "default" is taken), chat_template.json. nullptr if the model has none: such a model serves no chats. Tries it
   // on probe conversations: kInvalidArgument, naming the construct, if it cannot be run.
   static StatusOr<std::unique_ptr<ChatTemplate>> load(const std::string& model_dir,
                                                       const TokenizerConfig& tokenizer,
-                                                      const Source& source = {});
+                                                      const std::string& override_template = {});
   // The same from a template's text.
   static StatusOr<std::unique_ptr<ChatTemplate>> from_text(std::string_view text,
                                                            const TokenizerConfig& tokenizer);
@@ -58,6 +55,7 @@ class ChatTemplate {
   struct Program;
   ChatTemplate(std::string text, const TokenizerConfig& tokenizer);
   Status probe() const;
+  StatusOr<std::string> render(const ChatRequest& request, text::jinja::Failure* failure) const;
 
   std::string text_;
   TokenizerConfig tokenizer_;

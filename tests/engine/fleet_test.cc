@@ -1,4 +1,5 @@
-// Whole ranks in one process: engines, mesh and step clock as they are in a fleet, with the fixtures' checkpoints and reference tokens.
+// Whole ranks in one process: engines, mesh and step clock as they are in a fleet, with the
+// fixtures' checkpoints and reference tokens.
 #include <doctest/doctest.h>
 
 #include <filesystem>
@@ -20,25 +21,25 @@ using std::chrono::seconds;
 class Collector final : public TokenSink {
  public:
   void on_tokens(std::span<TokenBatch> batches) override {
-    {
-      MutexLock lock(mutex_);
-      for (TokenBatch& b : batches) {
-        std::vector<TokenId>& tokens = tokens_[b.id];
-        if (b.first_index != tokens.size()) gap_ = true;
-        tokens.insert(tokens.end(), b.tokens.begin(), b.tokens.end());
-        for (const PositionLogprobs& l : b.logprobs) logprobs_[b.id].push_back(l.chosen.logprob);
-        if (b.finish != FinishReason::kRunning) finished_[b.id] = b.finish;
-      }
+    MutexLock lock(mutex_);
+    for (TokenBatch& b : batches) {
+      std::vector<TokenId>& tokens = tokens_[b.id];
+      if (b.first_index != tokens.size()) gap_ = true;
+      tokens.insert(tokens.end(), b.tokens.begin(), b.tokens.end());
+      for (const PositionLogprobs& l : b.logprobs) logprobs_[b.id].push_back(l.chosen.logprob);
+      if (b.finish != FinishReason::kRunning) finished_[b.id] = b.finish;
     }
-    changed_.notify_all();
+    changed_.notify_all();  // under the lock: whoever is woken may destroy this
   }
   bool wait_tokens(uint64_t id, size_t n) {
     MutexLock lock(mutex_);
-    return changed_.wait_until(lock, Clock::now() + seconds(60), [&] { return tokens_[id].size() >= n; });
+    return changed_.wait_until(
+        lock, Clock::now() + seconds(60), [&] { return tokens_[id].size() >= n; });
   }
   bool wait_finished(size_t n) {
     MutexLock lock(mutex_);
-    return changed_.wait_until(lock, Clock::now() + seconds(60), [&] { return finished_.size() >= n; });
+    return changed_.wait_until(
+        lock, Clock::now() + seconds(60), [&] { return finished_.size() >= n; });
   }
   std::vector<TokenId> tokens(uint64_t id) {
     MutexLock lock(mutex_);
@@ -77,9 +78,13 @@ struct NoEvents final : FleetEvents {
 
 struct Fleet {
   explicit Fleet(int32_t n, OnRankLoss on_loss = OnRankLoss::kContinue)
-      : dir(std::filesystem::temp_directory_path() / ("flotilla-fleet-" + to_hex(random_bytes(6)))), size(n) {
+      : dir(std::filesystem::temp_directory_path() / ("flotilla-fleet-" + to_hex(random_bytes(6)))),
+        size(n) {
     std::filesystem::create_directory(dir);
-    auto started = StepClockServer::start(dir / "clock.sock", {.num_ranks = n, .on_rank_loss = on_loss, .rank_timeout = seconds(20)}, events);
+    auto started = StepClockServer::start(
+        dir / "clock.sock",
+        {.num_ranks = n, .on_rank_loss = on_loss, .rank_timeout = seconds(20)},
+        events);
     REQUIRE_MESSAGE(started.ok(), started.status().message());
     clock = std::move(*started);
     for (int32_t r = 0; r < n; ++r) ranks.push_back(start(r));
@@ -120,7 +125,10 @@ struct Fleet {
   std::vector<std::unique_ptr<RankEngine>> ranks;
 };
 
-GenerationRequest request(uint64_t id, std::vector<TokenId> prompt, uint32_t n, float temperature = 0.0f) {
+GenerationRequest request(uint64_t id,
+                          std::vector<TokenId> prompt,
+                          uint32_t n,
+                          float temperature = 0.0f) {
   GenerationRequest r;
   r.id = id;
   r.prompt = std::move(prompt);
@@ -132,7 +140,8 @@ GenerationRequest request(uint64_t id, std::vector<TokenId> prompt, uint32_t n, 
   return r;
 }
 
-// Tokens and log probabilities of the fixture's prompts, greedy and seeded, on one rank of a fleet while the others idle or work, too.
+// Tokens and log probabilities of the fixture's prompts, greedy and seeded, on one rank of a fleet
+// while the others idle or work, too.
 struct Text {
   std::vector<TokenId> tokens;
   std::vector<float> logprobs;
@@ -161,16 +170,19 @@ TEST_CASE("Fleet.TokensAndLogprobsAreBitEqualForAnyNumberOfRanksAndOnAnyOfThem")
   auto alone = RankEngine::create(Fleet::options(), nullptr);
   REQUIRE(alone.ok());
   const std::vector<Text> expected = generate(**alone, fixture);
-  for (size_t i = 0; i < fixture.prompts.size(); ++i) CHECK(expected[2 * i].tokens == fixture.prompts[i].greedy);
+  for (size_t i = 0; i < fixture.prompts.size(); ++i)
+    CHECK(expected[2 * i].tokens == fixture.prompts[i].greedy);
   for (const int32_t n : {2, 3, 8}) {
     Fleet fleet(n);
     std::vector<std::thread> threads;
     std::vector<std::vector<Text>> got(static_cast<size_t>(n));
-    for (size_t r = 1; r < static_cast<size_t>(n); ++r) threads.emplace_back([&, r] { got[r] = generate(*fleet.ranks[r], fixture); });
+    for (size_t r = 1; r < static_cast<size_t>(n); ++r)
+      threads.emplace_back([&, r] { got[r] = generate(*fleet.ranks[r], fixture); });
     got[0] = generate(*fleet.ranks[0], fixture);
     for (std::thread& t : threads) t.join();
     for (const auto& texts : got) CHECK(texts == expected);
-    CHECK(generate(*fleet.ranks[0], fixture) == expected);  // from the prefix cache, with the others idle
+    CHECK(generate(*fleet.ranks[0], fixture) ==
+          expected);  // from the prefix cache, with the others idle
   }
 }
 
@@ -266,15 +278,25 @@ TEST_CASE("Fleet.FlagsThatDoNotFitTheModelAreNamed") {
   CHECK(RankEngine::create(o, nullptr).status().message() ==
         "--max-model-len 100000 is more than the model's max_position_embeddings, 2048");
   o.max_model_len = 2048;
-  CHECK(RankEngine::create(o, nullptr).status().message().starts_with(
-      "--max-model-len 2048 needs 128 KV blocks of 16 tokens, there are 64: raise --num-gpu-blocks-override"));
+  CHECK(RankEngine::create(o, nullptr)
+            .status()
+            .message()
+            .starts_with("--max-model-len 2048 needs 128 KV blocks of 16 tokens, there are 64: "
+                         "raise --num-gpu-blocks-override"));
   o = Fleet::options();
   o.max_num_batched_tokens = 4;
-  CHECK(RankEngine::create(o, nullptr).status().message().starts_with("--max-num-batched-tokens 4 is less than --max-num-seqs 8"));
+  CHECK(RankEngine::create(o, nullptr)
+            .status()
+            .message()
+            .starts_with("--max-num-batched-tokens 4 is less than --max-num-seqs 8"));
   o = Fleet::options();
   o.num_blocks.reset();
   o.kv_cache_bytes = 10;
-  CHECK(RankEngine::create(o, nullptr).status().message().starts_with("--kv-cache-memory of 0.0 MiB gives 0 KV blocks"));
+  CHECK(RankEngine::create(o, nullptr)
+            .status()
+            .message()
+            .starts_with("--kv-cache-memory of 0.0 MiB gives 0 KV blocks"));
   o.model.dir = "/nonexistent";
-  CHECK(RankEngine::create(o, nullptr).status().message() == "cannot open /nonexistent/config.json: No such file or directory");
+  CHECK(RankEngine::create(o, nullptr).status().message() ==
+        "cannot open /nonexistent/config.json: No such file or directory");
 }

@@ -25,7 +25,7 @@ struct Limits {
   size_t containers = 500'000;       // lists, dicts and namespaces made
   int depth = 700;                   // nodes within nodes, calls included: about 1 MB of stack
   int value_depth = 100;             // of a value that is printed or compared
-  std::chrono::milliseconds time{2000};
+  std::chrono::milliseconds time{10'000};  // steps end a hostile template after about one second
 };
 
 enum class Failure { kNone, kRaised, kTemplate, kLimit };
