@@ -73,7 +73,9 @@ struct TokenLogprobsParams {
   TensorView logits;   // [S, V] F32, not changed
   TensorView targets;  // [S] I32
   int32_t num_top = 0;
-  TensorView logprobs, ranks, top_ids, top_logprobs;  // [S], [S], [S, L], [S, L] with L >= num_top
+  // [S], [S], [S, L], [S, L] with L >= num_top; the last two may be empty if num_top is 0
+  TensorView logprobs, ranks;
+  TensorView top_ids = {}, top_logprobs = {};
 };
 void token_logprobs(const TokenLogprobsParams& p, Stream& stream);
 

@@ -87,12 +87,13 @@ bool allowed(const SampleParams& p, const SamplerRow& r, int32_t id) {
 // Bias, then the penalties as vLLM orders them: repetition, frequency, presence.
 void adjust(const SampleParams& p, const SamplerRow& r, int64_t v, float* x) {
   for (int32_t i = r.bias_begin; i < r.bias_end; ++i) {
-    check(p.bias[i].token >= 0 && p.bias[i].token < v, "sample: a biased token does not exist");
+    check(p.bias[i].token >= 0 && p.bias[i].token < v,
+          "sample: a biased token lies outside of the vocabulary");
     x[p.bias[i].token] += p.bias[i].bias;
   }
   for (int32_t i = r.seen_begin; i < r.seen_end; ++i) {
     const SeenToken seen = p.seen[i];
-    check(seen.token >= 0 && seen.token < v, "sample: a seen token does not exist");
+    check(seen.token >= 0 && seen.token < v, "sample: a seen token lies outside of the vocabulary");
     float& logit = x[seen.token];
     logit = logit > 0.0f ? logit / r.repetition_penalty : logit * r.repetition_penalty;
     if (seen.produced > 0) {
