@@ -22,6 +22,7 @@ BatcherOptions batcher_options(const RankEngineOptions& o, const RankPlan& plan)
                    .prefix_caching = o.prefix_caching,
                    .eos_token_ids = plan.files.config.eos_token_ids};
   for (const TokenId id : o.eos_token_ids) {
+    if (id < 0 || id >= plan.limits.vocab_size) continue;  // the tokenizer may know ids that the model does not
     if (std::find(b.eos_token_ids.begin(), b.eos_token_ids.end(), id) == b.eos_token_ids.end())
       b.eos_token_ids.push_back(id);
   }

@@ -1,5 +1,6 @@
-// Which rank serves a request. The front end submits here and gets tokens through its sink, wherever the rank is. Sampled
-// tokens arrive a step after they were computed: nothing here may assume that a step is over when the next is planned.
+// Which rank serves a request. The front end submits here and gets tokens through its sink,
+// wherever the rank is. Sampled tokens arrive a step after they were computed: nothing here may
+// assume that a step is over when the next is planned.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace flotilla {
 
-// Prefill and decode rank are one and the same until they are placed apart; the lease names the hold on both.
+// Prefill and decode rank are one and the same until they are placed apart; the lease names the
+// hold on both.
 struct Placement {
   Rank prefill;
   Rank decode;
@@ -28,7 +30,8 @@ class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
 
-  // Errors as Engine::submit; kInvalidArgument also for a rank that does not exist, kUnavailable for one that does not serve.
+  // Errors as Engine::submit; kInvalidArgument also for a rank that does not exist, kUnavailable
+  // for one that does not serve.
   virtual StatusOr<Placement> submit(GenerationRequest request,
                                      const DispatchOptions& options,
                                      TokenSink* sink) = 0;

@@ -1,6 +1,7 @@
 #include "engine/scheduler/batcher.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/log.h"
 #include "engine/metrics.h"
@@ -18,6 +19,56 @@ bool needs_counts(const SamplingParams& p) {
 
 }  // namespace
 
+namespace {
+
+Status check_ids(const std::vector<TokenId>& ids,
+                 const EngineLimits& limits,
+                 std::string_view what) {
+  for (const TokenId id : ids) {
+    if (id >= 0 && id < limits.vocab_size) continue;
+    return invalid_argument(std::string(what) + " has token id " + std::to_string(id) +
+                            ", the vocabulary is 0 to " + std::to_string(limits.vocab_size - 1));
+  }
+  return ok_status();
+}
+
+Status check_range(float value, float low, float high, const char* name) {
+  if (value >= low && value <= high) return ok_status();  // false for NaN
+  return invalid_argument(std::string(name) + " is " + std::to_string(value) + ", allowed are " +
+                          std::to_string(low) + " to " + std::to_string(high));
+}
+
+// The front has refused most of this already; what comes by the queue port is checked here only,
+// and the device trusts it.
+Status check_sampling(const SamplingParams& p, const EngineLimits& limits) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  FLOTILLA_RETURN_IF_ERROR(check_range(p.temperature, 0.0f, kMax, "temperature"));
+  FLOTILLA_RETURN_IF_ERROR(check_range(p.top_p, 0.0f, 1.0f, "top_p"));
+  FLOTILLA_RETURN_IF_ERROR(check_range(p.min_p, 0.0f, 1.0f, "min_p"));
+  FLOTILLA_RETURN_IF_ERROR(check_range(p.presence_penalty, -2.0f, 2.0f, "presence_penalty"));
+  FLOTILLA_RETURN_IF_ERROR(check_range(p.frequency_penalty, -2.0f, 2.0f, "frequency_penalty"));
+  FLOTILLA_RETURN_IF_ERROR(check_range(
+      p.repetition_penalty, std::numeric_limits<float>::min(), kMax, "repetition_penalty"));
+  for (const TokenBias& b : p.logit_bias) {
+    FLOTILLA_RETURN_IF_ERROR(check_ids({b.token}, limits, "logit_bias"));
+    FLOTILLA_RETURN_IF_ERROR(check_range(b.bias, -kMax, kMax, "logit_bias"));
+  }
+  for (const std::vector<TokenId>& word : p.bad_words) {
+    if (word.empty()) return invalid_argument("bad_words holds an empty list of token ids");
+    FLOTILLA_RETURN_IF_ERROR(check_ids(word, limits, "bad_words"));
+  }
+  FLOTILLA_RETURN_IF_ERROR(check_ids(p.stop_token_ids, limits, "stop_token_ids"));
+  for (const int32_t n : {p.logprobs, p.prompt_logprobs}) {
+    if (n < -1 || n > limits.vocab_size)
+      return invalid_argument("logprobs is " + std::to_string(n) +
+                              ", allowed are -1 to the vocabulary's size");
+  }
+  if (p.max_tokens == 0) return invalid_argument("max_tokens is 0, at least 1 is needed");
+  return ok_status();
+}
+
+}  // namespace
+
 Status check_request(const GenerationRequest& request, const EngineLimits& limits) {
   if (request.prompt.empty()) return invalid_argument("the prompt has no tokens");
   const auto length = static_cast<int64_t>(request.prompt.size() + request.produced.size());
@@ -26,21 +77,9 @@ Status check_request(const GenerationRequest& request, const EngineLimits& limit
                             std::to_string(limits.max_prompt_tokens) +
                             " fit (--max-model-len and the KV cache, less one token to produce)");
   }
-  for (const std::vector<TokenId>* ids : {&request.prompt, &request.produced}) {
-    for (const TokenId id : *ids) {
-      if (id < 0 || id >= limits.vocab_size) {
-        return invalid_argument("token id " + std::to_string(id) +
-                                " is outside of the vocabulary, 0 to " +
-                                std::to_string(limits.vocab_size - 1));
-      }
-    }
-  }
-  for (const std::vector<TokenId>& word : request.sampling.bad_words) {
-    if (word.empty()) return invalid_argument("bad_words holds an empty list of token ids");
-  }
-  if (request.sampling.max_tokens == 0)
-    return invalid_argument("max_tokens is 0, at least 1 is needed");
-  return ok_status();
+  FLOTILLA_RETURN_IF_ERROR(check_ids(request.prompt, limits, "the prompt"));
+  FLOTILLA_RETURN_IF_ERROR(check_ids(request.produced, limits, "the produced text"));
+  return check_sampling(request.sampling, limits);
 }
 
 Batcher::Batcher(const BatcherOptions& options, EngineMetrics* metrics)

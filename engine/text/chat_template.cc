@@ -145,11 +145,17 @@ StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::load(const std::string& mo
 
 StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::from_text(std::string_view text,
                                                                 const TokenizerConfig& tokenizer) {
+  auto chat = from_text_unprobed_for_test(text, tokenizer);
+  if (chat.ok()) FLOTILLA_RETURN_IF_ERROR((*chat)->probe());
+  return chat;
+}
+
+StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::from_text_unprobed_for_test(
+    std::string_view text, const TokenizerConfig& tokenizer) {
   auto parsed = text::jinja::parse_template(text);
   if (!parsed.ok()) return parsed.status();
   std::unique_ptr<ChatTemplate> out(new ChatTemplate(std::string(text), tokenizer));
   out->program_->parsed = std::move(*parsed);
-  FLOTILLA_RETURN_IF_ERROR(out->probe());
   return out;
 }
 

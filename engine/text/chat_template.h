@@ -40,6 +40,9 @@ class ChatTemplate {
   // The same from a template's text.
   static StatusOr<std::unique_ptr<ChatTemplate>> from_text(std::string_view text,
                                                            const TokenizerConfig& tokenizer);
+  // Without the probes, for templates that need a certain conversation.
+  static StatusOr<std::unique_ptr<ChatTemplate>> from_text_unprobed_for_test(
+      std::string_view text, const TokenizerConfig& tokenizer);
   ~ChatTemplate();
 
   // kInvalidArgument: the template called raise_exception (its message alone), or a value of the request does not fit it, or

@@ -20,7 +20,7 @@ using Args = minja::ArgumentsValue;
 // Bounds of one rendering. A long conversation (thousands of messages, tens of MB) stays far below them.
 struct Limits {
   uint64_t steps = 20'000'000;       // nodes evaluated, plus one for every 64 bytes or item worked on
-  uint64_t bytes = 512 << 20;        // text and lists made, altogether
+  uint64_t bytes = 256 << 20;        // text and lists made, altogether
   size_t output_bytes = 64 << 20;
   size_t containers = 500'000;       // lists, dicts and namespaces made
   int depth = 700;                   // nodes within nodes, calls included: about 1 MB of stack

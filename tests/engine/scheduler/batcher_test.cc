@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <deque>
 #include <random>
 
@@ -301,9 +302,9 @@ TEST_CASE("Batcher.ChecksRequestsNamingWhatIsWrong") {
   CHECK(message([](GenerationRequest& r) { r.prompt.clear(); }) == "the prompt has no tokens");
   CHECK(message([](GenerationRequest& r) {
           r.prompt = {1, 10};
-        }) == "token id 10 is outside of the vocabulary, 0 to 9");
+        }) == "the prompt has token id 10, the vocabulary is 0 to 9");
   CHECK(message([](GenerationRequest& r) { r.produced = {-1}; }) ==
-        "token id -1 is outside of the vocabulary, 0 to 9");
+        "the produced text has token id -1, the vocabulary is 0 to 9");
   CHECK(message([](GenerationRequest& r) {
           r.prompt = {1, 2, 3, 4};
         }).starts_with("the prompt has 4 tokens, at most 3 fit"));
