@@ -9,14 +9,14 @@ namespace flotilla {
 class RankEngine::Impl {
  public:
   Impl(RankEngineOptions options,
-       RankPlan plan,
+       RankSetup setup,
        std::unique_ptr<MeshExchange> mesh,
        std::unique_ptr<ClockClient> clock,
        EngineMetrics* metrics)
-      : config(plan.files.config),
-        digest(plan.files.digest),
-        limits(plan.limits),
-        loop(std::move(options), std::move(plan), std::move(mesh), std::move(clock), metrics),
+      : config(setup.files.config),
+        digest(setup.files.digest),
+        limits(setup.limits),
+        loop(std::move(options), std::move(setup), std::move(mesh), std::move(clock), metrics),
         thread([this] { loop.run(); }) {}
 
   ~Impl() { stop(); }
@@ -38,28 +38,28 @@ RankEngine::~RankEngine() = default;
 
 StatusOr<std::unique_ptr<RankEngine>> RankEngine::create(RankEngineOptions options,
                                                          EngineMetrics* metrics) {
-  StatusOr<RankPlan> plan = plan_rank(options);
-  if (!plan.ok()) return plan.status();
+  StatusOr<RankSetup> setup = set_up_rank(options);
+  if (!setup.ok()) return setup.status();
   std::unique_ptr<MeshExchange> mesh;
-  if (plan->in_group) {
+  if (setup->in_group) {
     StatusOr<std::unique_ptr<MeshExchange>> made = MeshExchange::create(
-        {.rank = options.fleet.rank,
-         .secret = options.fleet.cluster_secret,
-         .directory = options.fleet.mesh_directory,
-         .deadline = options.fleet.mesh_deadline},
-        {.hidden = plan->files.config.hidden_size, .activation = options.activation});
+        {.rank = options.group.rank,
+         .secret = options.group.cluster_secret,
+         .directory = options.group.mesh_directory,
+         .deadline = options.group.mesh_deadline},
+        {.hidden = setup->files.config.hidden_size, .activation = options.activation});
     if (!made.ok()) return made.status();
     mesh = std::move(*made);
   }
   std::unique_ptr<ClockClient> clock;
-  if (!options.fleet.clock_socket.empty()) {
+  if (!options.group.clock_socket.empty()) {
     StatusOr<std::unique_ptr<ClockClient>> client =
-        ClockClient::connect(options.fleet.clock_socket);
+        ClockClient::connect(options.group.clock_socket);
     if (!client.ok()) return client.status();
     clock = std::move(*client);
   }
   return std::unique_ptr<RankEngine>(new RankEngine(std::make_unique<Impl>(
-      std::move(options), std::move(*plan), std::move(mesh), std::move(clock), metrics)));
+      std::move(options), std::move(*setup), std::move(mesh), std::move(clock), metrics)));
 }
 
 Status RankEngine::submit(GenerationRequest request, TokenSink* sink) {
@@ -80,6 +80,9 @@ const ModelConfig& RankEngine::config() const { return impl_->config; }
 const std::string& RankEngine::model_digest() const { return impl_->digest; }
 bool RankEngine::wait_started(std::chrono::steady_clock::time_point deadline) {
   return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.started(); });
+}
+bool RankEngine::wait_ended(std::chrono::steady_clock::time_point deadline) {
+  return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.drained() || loop.failed(); });
 }
 void RankEngine::front_is_up() { impl_->loop.inbox().front_is_up(); }
 

@@ -24,7 +24,7 @@ namespace flotilla {
 class EngineMetrics;
 
 // How a rank takes part in a fleet.
-struct FleetOptions {
+struct GroupOptions {
   Rank rank;
   int32_t num_ranks = 1;
   bool expert_parallel = false;
@@ -50,7 +50,7 @@ struct RankEngineOptions {
   bool prefix_caching = true;
   uint32_t max_waiting = 2048;         // requests; beyond: kResourceExhausted
   std::vector<TokenId> eos_token_ids;  // besides config.json's
-  FleetOptions fleet;
+  GroupOptions group;
   std::chrono::steady_clock::time_point process_start = std::chrono::steady_clock::now();
 };
 
@@ -77,6 +77,8 @@ class RankEngine final : public Engine {
   const std::string& model_digest() const;
   // Waits until the engine serves or has failed. False at the deadline.
   bool wait_started(std::chrono::steady_clock::time_point deadline);
+  // Waits until the engine is drained or has failed. False at the deadline.
+  bool wait_ended(std::chrono::steady_clock::time_point deadline);
   // Once, when the front can take requests: the fleet is told that this rank serves as soon as the
   // engine does.
   void front_is_up();

@@ -13,7 +13,7 @@
 namespace flotilla {
 namespace {
 
-BatcherOptions batcher_options(const RankEngineOptions& o, const RankPlan& plan) {
+BatcherOptions batcher_options(const RankEngineOptions& o, const RankSetup& plan) {
   BatcherOptions b{.limits = {.max_num_seqs = o.max_num_seqs,
                               .max_num_batched_tokens = o.max_num_batched_tokens,
                               .block_size = o.block_size},
@@ -32,20 +32,20 @@ BatcherOptions batcher_options(const RankEngineOptions& o, const RankPlan& plan)
 }  // namespace
 
 RankLoop::RankLoop(RankEngineOptions options,
-                   RankPlan plan,
+                   RankSetup setup,
                    std::unique_ptr<MeshExchange> mesh,
                    std::unique_ptr<ClockClient> clock,
                    EngineMetrics* metrics)
     : options_(std::move(options)),
-      plan_(std::move(plan)),
+      setup_(std::move(setup)),
       mesh_(std::move(mesh)),
       clock_(std::move(clock)),
       metrics_(metrics),
       inbox_(options_.max_waiting),
-      batcher_(batcher_options(options_, plan_), metrics),
+      batcher_(batcher_options(options_, setup_), metrics),
       last_progress_(Clock::now().time_since_epoch().count()) {
-  if (plan_.in_group) {
-    session_ = std::make_unique<GroupSession>(options_.fleet.rank,
+  if (setup_.in_group) {
+    session_ = std::make_unique<GroupSession>(options_.group.rank,
                                               [this](const wire::ToClock& m) { send(m); });
   }
 }
@@ -63,8 +63,8 @@ void RankLoop::say_hello() {
   if (!clock_) return;
   wire::ToClock message;
   wire::Hello& hello = *message.mutable_hello();
-  const ModelConfig& c = plan_.files.config;
-  hello.set_rank(options_.fleet.rank.value);
+  const ModelConfig& c = setup_.files.config;
+  hello.set_rank(options_.group.rank.value);
   hello.set_instance_id(to_hex(random_bytes(8)));
   hello.set_role("mixed");
   hello.set_pid(::getpid());
@@ -81,19 +81,19 @@ void RankLoop::say_hello() {
     s.set_value(value);
   };
   must_match("version", FLOTILLA_VERSION);
-  must_match("model digest", plan_.files.digest);
+  must_match("model digest", setup_.files.digest);
   must_match("--activation-dtype", std::string(dtype_name(options_.activation)));
   must_match("--cpu-isa", std::string(cpu_isa_name(options_.cpu.isa)));
-  for (const auto& [name, value] : options_.fleet.must_match) must_match(name, value);
+  for (const auto& [name, value] : options_.group.must_match) must_match(name, value);
   send(message);
 }
 
 void RankLoop::start_loading() {
-  auto files = std::make_shared<ModelFiles>(std::move(plan_.files));
+  auto files = std::make_shared<ModelFiles>(std::move(setup_.files));
   loading_.thread = std::thread([this, files] {
     pthread_setname_np(pthread_self(), "loader");
     auto outcome =
-        load_rank(options_, plan_, std::move(*files), mesh_.get(), [this](double fraction) {
+        load_rank(options_, setup_, std::move(*files), mesh_.get(), [this](double fraction) {
           const int percent = static_cast<int>(fraction * 100);
           if (percent > loading_.percent.exchange(percent)) inbox_.wake();
         });
@@ -235,16 +235,16 @@ void RankLoop::take_loaded() {
                                    parts_->exchange(),
                                    {.max_num_seqs = options_.max_num_seqs,
                                     .max_num_batched_tokens = options_.max_num_batched_tokens,
-                                    .max_model_len = plan_.limits.max_model_len,
+                                    .max_model_len = setup_.limits.max_model_len,
                                     .activation = options_.activation});
   if (metrics_) {
     metrics_->configured({.max_num_seqs = options_.max_num_seqs,
                           .block_size = options_.block_size,
-                          .num_blocks = plan_.layout.num_blocks,
-                          .kv_dtype = std::string(dtype_name(plan_.layout.dtype)),
+                          .num_blocks = setup_.layout.num_blocks,
+                          .kv_dtype = std::string(dtype_name(setup_.layout.dtype)),
                           .prefix_caching = options_.prefix_caching,
                           .max_num_batched_tokens = options_.max_num_batched_tokens,
-                          .max_model_len = plan_.limits.max_model_len});
+                          .max_model_len = setup_.limits.max_model_len});
   }
   wire::ToClock warming;
   warming.mutable_load_progress()->set_stage("warming up");
@@ -252,7 +252,7 @@ void RankLoop::take_loaded() {
   send(warming);
   wire::ToClock loaded;
   loaded.mutable_loaded()->set_spare_bytes(available_memory() /
-                                           static_cast<uint64_t>(options_.fleet.num_ranks));
+                                           static_cast<uint64_t>(options_.group.num_ranks));
   send(loaded);
   if (!in_group()) state_ = EngineState::kServing;
   MutexLock lock(mutex_);
@@ -298,7 +298,7 @@ void RankLoop::begin_join() {
   ExchangeGroup group = session_->begin_join();
   if (session_->num_members() < before && metrics_)
     metrics_->ranks_lost(before - session_->num_members());
-  const std::vector<ExpertId> mine = experts_of(group.placement, options_.fleet.rank);
+  const std::vector<ExpertId> mine = experts_of(group.placement, options_.group.rank);
   parts_->runner->post([this, group = std::move(group), mine] {
     // Links first: whoever waits for this rank's experts learns early that it lives.
     Status status = parts_->mesh->join(group);
@@ -341,7 +341,7 @@ void RankLoop::submit(StepPlan plan, StepGrant grant) {
                         .decode = static_cast<uint32_t>(plan.decode_tokens),
                         .sequences = static_cast<uint32_t>(plan.sequences.size())});
   plan.grant = std::move(grant);
-  parts_->runner->submit(std::move(plan));
+  parts_->runner->submit(std::move(setup));
 }
 
 void RankLoop::advance() {

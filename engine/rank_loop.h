@@ -23,7 +23,7 @@ class RankLoop {
  public:
   // `mesh` and `clock` may be null. `metrics` too.
   RankLoop(RankEngineOptions options,
-           RankPlan plan,
+           RankSetup setup,
            std::unique_ptr<MeshExchange> mesh,
            std::unique_ptr<ClockClient> clock,
            EngineMetrics* metrics);
@@ -38,6 +38,7 @@ class RankLoop {
   bool wait_until(std::chrono::steady_clock::time_point deadline, bool (*reached)(const RankLoop&));
   bool started() const { return state_ != EngineState::kStarting; }
   bool drained() const { return drained_; }
+  bool failed() const { return state_ == EngineState::kFailed; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -66,7 +67,7 @@ class RankLoop {
   bool has_work() const { return !batcher_.empty(); }
 
   const RankEngineOptions options_;
-  RankPlan plan_;
+  RankSetup setup_;
   std::unique_ptr<MeshExchange> mesh_;
   std::unique_ptr<ClockClient> clock_;
   EngineMetrics* const metrics_;

@@ -21,19 +21,19 @@ std::string mib(double bytes) {
 
 }  // namespace
 
-StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
+StatusOr<RankSetup> set_up_rank(const RankEngineOptions& o) {
   StatusOr<ModelFiles> files = open_model(o.model);
   if (!files.ok()) return files.status();
-  RankPlan plan{.files = std::move(*files), .layout = {}, .limits = {}, .in_group = false};
-  const ModelConfig& c = plan.files.config;
-  plan.layout = {.num_layers = c.num_layers,
+  RankSetup setup{.files = std::move(*files), .layout = {}, .limits = {}, .in_group = false};
+  const ModelConfig& c = setup.files.config;
+  setup.layout = {.num_layers = c.num_layers,
                  .num_blocks = 0,
                  .block_size = o.block_size,
                  .num_kv_heads = c.num_kv_heads,
                  .head_dim = c.head_dim,
                  .dtype = o.activation};
-  plan.layout.num_blocks = 1;
-  const auto block_bytes = static_cast<int64_t>(plan.layout.block_bytes_all_layers());
+  setup.layout.num_blocks = 1;
+  const auto block_bytes = static_cast<int64_t>(setup.layout.block_bytes_all_layers());
   const int64_t blocks = o.num_blocks.value_or(o.kv_cache_bytes / block_bytes);
   if (blocks < 1 || blocks > INT32_MAX) {
     return invalid_argument("--kv-cache-memory of " + mib(static_cast<double>(o.kv_cache_bytes)) +
@@ -41,7 +41,7 @@ StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
                             std::to_string(o.block_size) + " tokens of this model needs " +
                             mib(static_cast<double>(block_bytes)));
   }
-  plan.layout.num_blocks = blocks;
+  setup.layout.num_blocks = blocks;
   const int64_t capacity = blocks * o.block_size;
   if (o.max_model_len && *o.max_model_len > c.max_position) {
     return invalid_argument("--max-model-len " + std::to_string(*o.max_model_len) +
@@ -56,18 +56,18 @@ StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
         ": raise --num-gpu-blocks-override or --kv-cache-memory (one block is " +
         mib(static_cast<double>(block_bytes)) + ")");
   }
-  plan.limits.max_model_len =
+  setup.limits.max_model_len =
       o.max_model_len.value_or(std::min({kDefaultMaxModelLen, c.max_position, capacity}));
-  plan.limits.vocab_size = c.vocab_size;
-  plan.limits.max_prompt_tokens = plan.limits.max_model_len - 1;
+  setup.limits.vocab_size = c.vocab_size;
+  setup.limits.max_prompt_tokens = setup.limits.max_model_len - 1;
   if (o.max_num_batched_tokens < o.max_num_seqs) {
     return invalid_argument("--max-num-batched-tokens " + std::to_string(o.max_num_batched_tokens) +
                             " is less than --max-num-seqs " + std::to_string(o.max_num_seqs) +
                             ": every running sequence needs room for one token in a step");
   }
-  plan.in_group = o.fleet.expert_parallel && c.has_moe() && !o.fleet.clock_socket.empty();
+  setup.in_group = o.group.expert_parallel && c.has_moe() && !o.group.clock_socket.empty();
   for (const std::string& note : c.notes) log_info("model", {{"note", note}});
-  if (o.fleet.expert_parallel && !c.has_moe()) {
+  if (o.group.expert_parallel && !c.has_moe()) {
     log_info("model", {{"note", "no experts: --enable-expert-parallel changes nothing"}});
   }
   if (c.fp8_block > 0) {
@@ -75,18 +75,18 @@ StatusOr<RankPlan> plan_rank(const RankEngineOptions& o) {
              {{"note", "FP8 weights are dequantised at load"},
               {"to", dtype_name(o.activation == DType::kBf16 ? DType::kBf16 : DType::kF32)}});
   }
-  return plan;
+  return setup;
 }
 
 StatusOr<RankParts> load_rank(const RankEngineOptions& o,
-                              const RankPlan& plan,
+                              const RankSetup& setup,
                               ModelFiles files,
                               MeshExchange* mesh,
                               const std::function<void(double)>& progress) {
   RankParts parts;
   parts.device = make_cpu_device(o.cpu);
   const ModelConfig config = files.config;
-  const KvLayout layout = plan.layout;
+  const KvLayout layout = setup.layout;
   const bool moe = config.has_moe();
   // Experts are the larger part of what they are in.
   const double dense_share = moe ? 0.3 : 1.0;
@@ -94,22 +94,22 @@ StatusOr<RankParts> load_rank(const RankEngineOptions& o,
       Model::load(std::move(files),
                   *parts.device,
                   {.activation = o.activation,
-                   .max_positions = plan.limits.max_model_len,
+                   .max_positions = setup.limits.max_model_len,
                    .threads = o.cpu.num_threads,
                    .progress = [&](double fraction) { progress(fraction * dense_share); }});
   if (!model.ok()) return model.status();
   parts.model = std::move(*model);
   if (moe) {
     const auto num_experts = static_cast<int32_t>(config.moe.num_experts);
-    const int32_t ranks = plan.in_group ? o.fleet.num_ranks : 1;
-    const Rank self = plan.in_group ? o.fleet.rank : Rank(0);
+    const int32_t ranks = setup.in_group ? o.group.num_ranks : 1;
+    const Rank self = setup.in_group ? o.group.rank : Rank(0);
     const std::vector<ExpertId> mine =
         experts_of(place_experts(num_experts, ranks, all_ranks(ranks)), self);
     FLOTILLA_RETURN_IF_ERROR(
         parts.model->lm().experts()->place(mine, o.cpu.num_threads, [&](double fraction) {
           progress(dense_share + fraction * (1 - dense_share));
         }));
-    if (!plan.in_group)
+    if (!setup.in_group)
       parts.local = std::make_unique<LocalExchange>(num_experts, config.hidden_size);
   } else {
     parts.local = std::make_unique<LocalExchange>(0, config.hidden_size);

@@ -16,14 +16,14 @@
 namespace flotilla {
 
 // Settled at start, before any weight is read.
-struct RankPlan {
+struct RankSetup {
   ModelFiles files;
   KvLayout layout;
   EngineLimits limits;
   bool in_group = false;  // steps go by the clock, experts may be elsewhere
 };
 // kInvalidArgument names the flags that do not go together, with numbers.
-StatusOr<RankPlan> plan_rank(const RankEngineOptions& options);
+StatusOr<RankSetup> set_up_rank(const RankEngineOptions& options);
 
 struct RankParts {
   std::unique_ptr<Device> device;
@@ -42,7 +42,7 @@ struct RankParts {
 // there. `progress` gets the fraction of the bytes, from any thread. `mesh` may be null outside of
 // a group.
 StatusOr<RankParts> load_rank(const RankEngineOptions& options,
-                              const RankPlan& plan,
+                              const RankSetup& setup,
                               ModelFiles files,
                               MeshExchange* mesh,
                               const std::function<void(double)>& progress);

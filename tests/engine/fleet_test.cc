@@ -107,12 +107,12 @@ struct Fleet {
   }
   std::unique_ptr<RankEngine> start(int32_t r) {
     RankEngineOptions o = options();
-    o.fleet.rank = Rank(r);
-    o.fleet.num_ranks = size;
-    o.fleet.expert_parallel = true;
-    o.fleet.clock_socket = dir / "clock.sock";
-    o.fleet.mesh_directory = dir;
-    o.fleet.cluster_secret = "secret";
+    o.group.rank = Rank(r);
+    o.group.num_ranks = size;
+    o.group.expert_parallel = true;
+    o.group.clock_socket = dir / "clock.sock";
+    o.group.mesh_directory = dir;
+    o.group.cluster_secret = "secret";
     auto engine = RankEngine::create(std::move(o), nullptr);
     REQUIRE_MESSAGE(engine.ok(), engine.status().message());
     return std::move(*engine);
