@@ -19,9 +19,18 @@ using text::jinja::Value;
 
 constexpr size_t kMaxKeysOfObject = 4096;  // minja looks keys up one by one
 
-constexpr std::string_view kReserved[] = {"messages",  "tools", "documents", "add_generation_prompt",
-                                          "raise_exception", "strftime_now", "namespace", "range",
-                                          "dict", "joiner", "loop", "caller"};
+constexpr std::string_view kReserved[] = {"messages",
+                                          "tools",
+                                          "documents",
+                                          "add_generation_prompt",
+                                          "raise_exception",
+                                          "strftime_now",
+                                          "namespace",
+                                          "range",
+                                          "dict",
+                                          "joiner",
+                                          "loop",
+                                          "caller"};
 
 StatusOr<Value> to_value(simdjson::dom::element element) {
   using Type = simdjson::dom::element_type;
@@ -49,12 +58,18 @@ StatusOr<Value> to_value(simdjson::dom::element element) {
       }
       return out;
     }
-    case Type::STRING: return Value(std::string(std::string_view(element)));
-    case Type::BOOL: return Value(bool(element));
-    case Type::INT64: return Value(int64_t(element));
-    case Type::UINT64: return Value(double(uint64_t(element)));
-    case Type::DOUBLE: return Value(double(element));
-    case Type::NULL_VALUE: return Value();
+    case Type::STRING:
+      return Value(std::string(std::string_view(element)));
+    case Type::BOOL:
+      return Value(bool(element));
+    case Type::INT64:
+      return Value(int64_t(element));
+    case Type::UINT64:
+      return Value(double(uint64_t(element)));
+    case Type::DOUBLE:
+      return Value(double(element));
+    case Type::NULL_VALUE:
+      return Value();
   }
   return Value();
 }
@@ -168,9 +183,9 @@ Status ChatTemplate::probe() const {
   for (const std::string_view conversation : kConversations) {
     for (const bool generate : {true, false}) {
       Failure failure = Failure::kNone;
-      const auto rendered = render({.messages_json = std::string(conversation),
-                                    .add_generation_prompt = generate},
-                                   &failure);
+      const auto rendered =
+          render({.messages_json = std::string(conversation), .add_generation_prompt = generate},
+                 &failure);
       if (rendered.ok() || failure == Failure::kRaised) continue;
       return invalid_argument("chat template: a probe conversation cannot be rendered: " +
                               rendered.status().message());
@@ -235,12 +250,14 @@ StatusOr<std::string> ChatTemplate::render(const ChatRequest& request,
     *failure = run.failure() == Failure::kNone ? Failure::kTemplate : run.failure();
   }
   switch (*failure) {
-    case Failure::kRaised: return invalid_argument(run.message());
-    case Failure::kLimit: return invalid_argument(run.message());
+    case Failure::kRaised:
+      return invalid_argument(run.message());
+    case Failure::kLimit:
+      return invalid_argument(run.message());
     default:
-      return invalid_argument("the chat template cannot render this conversation: " +
-                              (run.message().empty() ? "a value has a type it does not expect"
-                                                     : run.message()));
+      return invalid_argument(
+          "the chat template cannot render this conversation: " +
+          (run.message().empty() ? "a value has a type it does not expect" : run.message()));
   }
 }
 

@@ -26,12 +26,12 @@ size_t line_breaks_at_end(std::string_view text) {
 StatusOr<ReasoningParser> ReasoningParser::make(std::string_view name, std::string_view prompt) {
   if (name == "ernie-x1") return ReasoningParser(true, State::kReasoning);
   if (name != "qwen3") {
-    return invalid_argument("reasoning parser '" + std::string(name) + "' is unknown; known: " +
-                            std::string(kNames));
+    return invalid_argument("reasoning parser '" + std::string(name) +
+                            "' is unknown; known: " + std::string(kNames));
   }
   const size_t open = prompt.rfind(kOpen), close = prompt.rfind(kClose);
-  const bool is_open = open != std::string_view::npos &&
-                       (close == std::string_view::npos || close < open);
+  const bool is_open =
+      open != std::string_view::npos && (close == std::string_view::npos || close < open);
   return ReasoningParser(false, is_open ? State::kReasoning : State::kAnswer);
 }
 
@@ -48,12 +48,21 @@ void ReasoningParser::finish(Delta* out) {
 
 bool ReasoningParser::step(bool final, Delta* out) {
   switch (state_) {
-    case State::kStart: return start(final);
-    case State::kReasoning: return until_tag(kClose, State::kBetween, final, &out->reasoning);
-    case State::kBetween: return between(final);
-    case State::kResponse: return until_tag(kCloseResponse, State::kDone, final, &out->content);
-    case State::kAnswer: out->content += held_; held_.clear(); return false;
-    case State::kDone: held_.clear(); return false;
+    case State::kStart:
+      return start(final);
+    case State::kReasoning:
+      return until_tag(kClose, State::kBetween, final, &out->reasoning);
+    case State::kBetween:
+      return between(final);
+    case State::kResponse:
+      return until_tag(kCloseResponse, State::kDone, final, &out->content);
+    case State::kAnswer:
+      out->content += held_;
+      held_.clear();
+      return false;
+    case State::kDone:
+      held_.clear();
+      return false;
   }
   return false;
 }
@@ -97,7 +106,8 @@ bool ReasoningParser::until_tag(std::string_view tag, State next, bool final, st
   if (at == std::string::npos) {
     if (!final) ready.remove_suffix(beginning_of(tag, ready));
   }
-  // Line breaks in front of the tag are not given out, so those at the end wait for what follows them.
+  // Line breaks in front of the tag are not given out, so those at the end wait for what follows
+  // them.
   if (at != std::string::npos || !final) ready.remove_suffix(line_breaks_at_end(ready));
   *out += ready;
   if (at == std::string::npos) {

@@ -1,8 +1,10 @@
-// Splits what a thinking model writes into its reasoning and its answer, as text comes; how it is cut into chunks changes
-// nothing. Tags, and the line breaks around them, belong to neither.
-//   qwen3      <think>\n reasoning \n</think>\n\n answer; the opening tag may stand at the end of the prompt instead; without
+// Splits what a thinking model writes into its reasoning and its answer, as text comes; how it is
+// cut into chunks changes nothing. Tags, and the line breaks around them, belong to neither.
+//   qwen3      <think>\n reasoning \n</think>\n\n answer; the opening tag may stand at the end of
+//   the prompt instead; without
 //              either, everything is the answer
-//   ernie-x1   reasoning \n</think>\n\n<response>\n answer \n</response>\n, or without the response tags; the prompt always ends
+//   ernie-x1   reasoning \n</think>\n\n<response>\n answer \n</response>\n, or without the response
+//   tags; the prompt always ends
 //              in <think>\n
 // Threads: one at a time; one parser per sequence.
 #pragma once
@@ -26,7 +28,8 @@ class ReasoningParser {
   static constexpr std::string_view kNames = "qwen3, ernie-x1";
   static bool is_known(std::string_view name) { return name == "qwen3" || name == "ernie-x1"; }
 
-  // `prompt`: the rendered chat template, or as much of its end as is at hand. kInvalidArgument for an unknown name.
+  // `prompt`: the rendered chat template, or as much of its end as is at hand. kInvalidArgument for
+  // an unknown name.
   static StatusOr<ReasoningParser> make(std::string_view name, std::string_view prompt);
 
   // Appends to *out what is clear by now.
@@ -50,7 +53,8 @@ class ReasoningParser {
   ReasoningParser(bool response_tags, State without_tag)
       : response_tags_(response_tags), without_tag_(without_tag) {}
 
-  // Each works on held_ and returns true if the state changed, so that the rest can be looked at again.
+  // Each works on held_ and returns true if the state changed, so that the rest can be looked at
+  // again.
   bool step(bool final, Delta* out);
   bool start(bool final);
   bool between(bool final);

@@ -51,7 +51,8 @@ class Dict final : public Expr {
     Value dict = Value::object();
     for (const auto& [key, value] : items_) {
       const Value k = (*key)(scope);
-      if (!k.is_hashable() || is_undefined(k)) scope.run().fail("unhashable type: '" + type_name(k) + "'");
+      if (!k.is_hashable() || is_undefined(k))
+        scope.run().fail("unhashable type: '" + type_name(k) + "'");
       scope.run().step(dict.size() / 16);
       dict.set(k, (*value)(scope));
     }
@@ -106,8 +107,7 @@ class Not final : public Expr {
 
 class Sign final : public Expr {
  public:
-  Sign(int line, bool negative, ExprPtr of)
-      : Expr(line), negative_(negative), of_(std::move(of)) {}
+  Sign(int line, bool negative, ExprPtr of) : Expr(line), negative_(negative), of_(std::move(of)) {}
   Value eval(Scope& scope) const override {
     const Value v = (*of_)(scope);
     if (const auto i = as_int(v)) {
@@ -184,9 +184,15 @@ class Binary final : public Expr {
     int64_t out = 0;
     bool overflow = false;
     switch (op_) {
-      case BinaryOp::kAdd: overflow = __builtin_add_overflow(a, b, &out); break;
-      case BinaryOp::kSub: overflow = __builtin_sub_overflow(a, b, &out); break;
-      case BinaryOp::kMul: overflow = __builtin_mul_overflow(a, b, &out); break;
+      case BinaryOp::kAdd:
+        overflow = __builtin_add_overflow(a, b, &out);
+        break;
+      case BinaryOp::kSub:
+        overflow = __builtin_sub_overflow(a, b, &out);
+        break;
+      case BinaryOp::kMul:
+        overflow = __builtin_mul_overflow(a, b, &out);
+        break;
       default:
         if (b == 0) run.fail("integer division or modulo by zero");
         if (b == -1) {  // INT64_MIN / −1 has no result
@@ -215,11 +221,16 @@ class Binary final : public Expr {
 
   Value floats(Run& run, double a, double b) const {
     switch (op_) {
-      case BinaryOp::kAdd: return Value(a + b);
-      case BinaryOp::kSub: return Value(a - b);
-      case BinaryOp::kMul: return Value(a * b);
-      case BinaryOp::kPow: return Value(std::pow(a, b));
-      default: break;
+      case BinaryOp::kAdd:
+        return Value(a + b);
+      case BinaryOp::kSub:
+        return Value(a - b);
+      case BinaryOp::kMul:
+        return Value(a * b);
+      case BinaryOp::kPow:
+        return Value(std::pow(a, b));
+      default:
+        break;
     }
     if (b == 0) run.fail("division by zero");
     if (op_ == BinaryOp::kDiv) return Value(a / b);
@@ -262,14 +273,22 @@ class Compare final : public Expr {
  private:
   static bool holds(Run& run, CompareOp op, const Value& a, const Value& b) {
     switch (op) {
-      case CompareOp::kEq: return equal(run, a, b);
-      case CompareOp::kNe: return !equal(run, a, b);
-      case CompareOp::kLt: return less(run, a, b);
-      case CompareOp::kGe: return !less(run, a, b);
-      case CompareOp::kGt: return less(run, b, a);
-      case CompareOp::kLe: return !less(run, b, a);
-      case CompareOp::kIn: return contains(run, b, a);
-      case CompareOp::kNotIn: return !contains(run, b, a);
+      case CompareOp::kEq:
+        return equal(run, a, b);
+      case CompareOp::kNe:
+        return !equal(run, a, b);
+      case CompareOp::kLt:
+        return less(run, a, b);
+      case CompareOp::kGe:
+        return !less(run, a, b);
+      case CompareOp::kGt:
+        return less(run, b, a);
+      case CompareOp::kLe:
+        return !less(run, b, a);
+      case CompareOp::kIn:
+        return contains(run, b, a);
+      case CompareOp::kNotIn:
+        return !contains(run, b, a);
     }
     return false;
   }
@@ -295,8 +314,8 @@ class Attribute final : public Expr {
     if (is_undefined(object)) {
       const std::string* variable = of_->variable();
       scope.run().fail("line " + std::to_string(line()) + ": '" +
-                       (variable != nullptr ? *variable : "a value") + "' is undefined, so it has no '" +
-                       name_ + "'");
+                       (variable != nullptr ? *variable : "a value") +
+                       "' is undefined, so it has no '" + name_ + "'");
     }
     return get_attribute(scope.run(), object, name_);
   }
@@ -359,7 +378,7 @@ class Call final : public Expr {
     const Value function = (*function_)(scope);
     if (!function.is_callable()) {
       const std::string* variable = function_->variable();
-      const std::string name = variable != nullptr        ? *variable
+      const std::string name = variable != nullptr    ? *variable
                                : attribute != nullptr ? attribute->name()
                                                       : "a value";
       scope.run().fail("line " + std::to_string(line()) + ": '" + name + "' is " +
@@ -382,7 +401,8 @@ class FilterExpr final : public Expr {
   Value eval(Scope& scope) const override { return apply(scope, (*of_)(scope)); }
   // A block's filters are a chain whose innermost has no `of`.
   Value apply_to(Scope& scope, Value value) const {
-    if (of_ != nullptr) value = static_cast<const FilterExpr&>(*of_).apply_to(scope, std::move(value));
+    if (of_ != nullptr)
+      value = static_cast<const FilterExpr&>(*of_).apply_to(scope, std::move(value));
     return apply(scope, std::move(value));
   }
 
@@ -451,7 +471,9 @@ Value apply_filter(const Expr& filter, Scope& scope, Value value) {
   return static_cast<const FilterExpr&>(filter).apply_to(scope, std::move(value));
 }
 
-ExprPtr make_literal(int line, Value value) { return std::make_unique<Literal>(line, std::move(value)); }
+ExprPtr make_literal(int line, Value value) {
+  return std::make_unique<Literal>(line, std::move(value));
+}
 ExprPtr make_variable(int line, std::string name) {
   return std::make_unique<Variable>(line, std::move(name));
 }

@@ -89,7 +89,8 @@ Value format_filter(Scope& scope, Args& args) {
 Value center(Scope& scope, Args& args) {
   const Params p(scope.run(), "center", args, {"value", "width"}, 1);
   std::string buffer;
-  return Value(pad(scope.run(), text_of(scope.run(), p[0], &buffer), p.integer_or(1, 80), " ", true, true));
+  return Value(
+      pad(scope.run(), text_of(scope.run(), p[0], &buffer), p.integer_or(1, 80), " ", true, true));
 }
 
 Value wordcount(Scope& scope, Args& args) {
@@ -256,7 +257,10 @@ Value sort_key(Run& run, const Value& v, bool case_sensitive) {
   return Value(to_lower(*text));
 }
 
-std::vector<Value> sorted(Run& run, std::vector<Value> items, const std::vector<Value>& keys, bool reverse) {
+std::vector<Value> sorted(Run& run,
+                          std::vector<Value> items,
+                          const std::vector<Value>& keys,
+                          bool reverse) {
   std::vector<size_t> order(items.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, [&](size_t a, size_t b) {
@@ -430,13 +434,16 @@ Value float_filter(Scope& scope, Args& args) {
 // json.dumps with transformers' defaults.
 Value tojson(Scope& scope, Args& args) {
   Run& run = scope.run();
-  const Params p(run, "tojson", args, {"x", "ensure_ascii", "indent", "separators", "sort_keys"}, 1);
+  const Params p(
+      run, "tojson", args, {"x", "ensure_ascii", "indent", "separators", "sort_keys"}, 1);
   JsonStyle style;
   style.ensure_ascii = p.flag_or(1, false);
   style.sort_keys = p.flag_or(4, false);
   if (p.is_set(2)) {
-    style.indent = p[2].is_string() ? p.string(2)
-                                    : std::string(static_cast<size_t>(std::clamp<int64_t>(p.integer(2), 0, 1000)), ' ');
+    style.indent =
+        p[2].is_string()
+            ? p.string(2)
+            : std::string(static_cast<size_t>(std::clamp<int64_t>(p.integer(2), 0, 1000)), ' ');
     style.item_separator = ",";
   }
   if (p.is_set(3)) {

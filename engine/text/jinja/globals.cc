@@ -95,8 +95,8 @@ void add_globals(Scope& scope) {
   Run& run = scope.run();
   for (const auto& [name, function] : kFunctions) {
     scope.assign(name,
-                 Value::callable([&run, function = function](
-                                     const std::shared_ptr<minja::Context>&, Args& args) {
+                 Value::callable([&run, function = function](const std::shared_ptr<minja::Context>&,
+                                                             Args& args) {
                    run.step();
                    return function(run, args);
                  }));

@@ -1,4 +1,5 @@
-// The functions that transformers gives a template: raise_exception, strftime_now, and Jinja's range, dict, namespace and joiner.
+// The functions that transformers gives a template: raise_exception, strftime_now, and Jinja's
+// range, dict, namespace and joiner.
 #pragma once
 
 #include "engine/text/jinja/run.h"

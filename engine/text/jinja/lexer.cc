@@ -89,13 +89,17 @@ class Lexer {
   Status error(std::string_view message) const {
     return invalid_argument("line " + std::to_string(line_) + ": " + std::string(message));
   }
-  bool at(std::string_view text) const { return std::string_view(in_).substr(pos_).starts_with(text); }
+  bool at(std::string_view text) const {
+    return std::string_view(in_).substr(pos_).starts_with(text);
+  }
   void count_lines(size_t begin, size_t end) {
     line_ += static_cast<int>(std::count(in_.begin() + static_cast<std::ptrdiff_t>(begin),
                                          in_.begin() + static_cast<std::ptrdiff_t>(end),
                                          '\n'));
   }
-  void add(Token::Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
+  void add(Token::Kind kind, std::string text) {
+    tokens_.push_back({kind, std::move(text), line_});
+  }
   void add_data(std::string_view text) {
     if (!text.empty()) add(Token::Kind::kData, std::string(text));
   }
@@ -109,14 +113,16 @@ class Lexer {
     return in_.size();
   }
 
-  // The text in front of a tag: "-" takes all white space, lstrip_blocks the blanks of a line that begins with a block.
+  // The text in front of a tag: "-" takes all white space, lstrip_blocks the blanks of a line that
+  // begins with a block.
   std::string_view before_tag(std::string_view text, size_t begin, char kind, char sign) const {
     if (sign == '-') return without_spaces_at_end(text);
     if (kind == '{' || sign == '+') return text;
     const size_t line_break = text.rfind('\n');
     const size_t line_begin = line_break == kNone ? 0 : line_break + 1;
     const bool starts_line = line_begin > 0 || at_line_start(begin - text.size());
-    if (starts_line && skip_spaces(text, line_begin) == text.size()) return text.substr(0, line_begin);
+    if (starts_line && skip_spaces(text, line_begin) == text.size())
+      return text.substr(0, line_begin);
     return text;
   }
   bool at_line_start(size_t pos) const { return pos == 0 || in_[pos - 1] == '\n'; }
@@ -277,21 +283,46 @@ class Lexer {
       ++pos_;
       const char c = in_[pos_++];
       switch (c) {
-        case '\n': ++line_; break;
+        case '\n':
+          ++line_;
+          break;
         case '\\':
         case '\'':
-        case '"': value += c; break;
-        case 'a': value += '\a'; break;
-        case 'b': value += '\b'; break;
-        case 'f': value += '\f'; break;
-        case 'n': value += '\n'; break;
-        case 'r': value += '\r'; break;
-        case 't': value += '\t'; break;
-        case 'v': value += '\v'; break;
-        case 'x': FLOTILLA_RETURN_IF_ERROR(numbered(2, 16, &value)); break;
-        case 'u': FLOTILLA_RETURN_IF_ERROR(numbered(4, 16, &value)); break;
-        case 'U': FLOTILLA_RETURN_IF_ERROR(numbered(8, 16, &value)); break;
-        case 'N': return error("the string escape \\N is not supported");
+        case '"':
+          value += c;
+          break;
+        case 'a':
+          value += '\a';
+          break;
+        case 'b':
+          value += '\b';
+          break;
+        case 'f':
+          value += '\f';
+          break;
+        case 'n':
+          value += '\n';
+          break;
+        case 'r':
+          value += '\r';
+          break;
+        case 't':
+          value += '\t';
+          break;
+        case 'v':
+          value += '\v';
+          break;
+        case 'x':
+          FLOTILLA_RETURN_IF_ERROR(numbered(2, 16, &value));
+          break;
+        case 'u':
+          FLOTILLA_RETURN_IF_ERROR(numbered(4, 16, &value));
+          break;
+        case 'U':
+          FLOTILLA_RETURN_IF_ERROR(numbered(8, 16, &value));
+          break;
+        case 'N':
+          return error("the string escape \\N is not supported");
         default:
           if (c >= '0' && c <= '7') {
             --pos_;
@@ -313,10 +344,10 @@ class Lexer {
     int digits = 0;
     for (; digits < max_digits && pos_ < in_.size(); ++digits, ++pos_) {
       const char d = in_[pos_];
-      const int v = is_digit(d)               ? d - '0'
-                    : d >= 'a' && d <= 'f'    ? d - 'a' + 10
-                    : d >= 'A' && d <= 'F'    ? d - 'A' + 10
-                                              : 99;
+      const int v = is_digit(d)            ? d - '0'
+                    : d >= 'a' && d <= 'f' ? d - 'a' + 10
+                    : d >= 'A' && d <= 'F' ? d - 'A' + 10
+                                           : 99;
       if (v >= base) break;
       c = c * static_cast<uint32_t>(base) + static_cast<uint32_t>(v);
     }

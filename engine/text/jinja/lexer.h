@@ -1,5 +1,5 @@
-// Cuts a template into tokens as Jinja does with trim_blocks and lstrip_blocks on and keep_trailing_newline off: white space
-// around tags is settled here. One pass, O(n).
+// Cuts a template into tokens as Jinja does with trim_blocks and lstrip_blocks on and
+// keep_trailing_newline off: white space around tags is settled here. One pass, O(n).
 #pragma once
 
 #include <cstdint>

@@ -34,7 +34,10 @@ Value str_strip(Run& run, const Value& self, const Args& args) {
 }
 
 // Pieces between runs of white space; at most `limit` cuts if ≥ 0.
-void split_on_spaces(std::string_view text, int64_t limit, bool from_right, std::vector<std::string>* out) {
+void split_on_spaces(std::string_view text,
+                     int64_t limit,
+                     bool from_right,
+                     std::vector<std::string>* out) {
   while (true) {
     text = strip(text, std::nullopt, !from_right, from_right);
     if (text.empty()) return;
@@ -133,12 +136,10 @@ Value str_splitlines(Run& run, const Value& self, const Args& args) {
 template <bool kFront>
 Value str_has_affix(Run& run, const Value& self, const Args& args) {
   const Params p(run, kFront ? "startswith" : "endswith", args, {"prefix", "start", "end"}, 1);
-  const Value part = p.has(1) ? slice(run,
-                                      self,
-                                      p.integer(1),
-                                      p.has(2) ? std::optional(p.integer(2)) : std::nullopt,
-                                      1)
-                              : self;
+  const Value part =
+      p.has(1)
+          ? slice(run, self, p.integer(1), p.has(2) ? std::optional(p.integer(2)) : std::nullopt, 1)
+          : self;
   const std::string& text = text_in(part);
   const auto matches = [&](const Value& affix) {
     const std::string* s = as_string(affix);
@@ -219,10 +220,12 @@ Value str_partition(Run& run, const Value& self, const Args& args) {
   run.made(text.size());
   const size_t at = kLast ? text.rfind(separator) : text.find(separator);
   if (at == std::string::npos) {
-    return make_list(run, kLast ? std::vector<Value>{"", "", self} : std::vector<Value>{self, "", ""});
+    return make_list(run,
+                     kLast ? std::vector<Value>{"", "", self} : std::vector<Value>{self, "", ""});
   }
   return make_list(
-      run, {Value(text.substr(0, at)), Value(separator), Value(text.substr(at + separator.size()))});
+      run,
+      {Value(text.substr(0, at)), Value(separator), Value(text.substr(at + separator.size()))});
 }
 
 template <bool kLeft, bool kRight>
@@ -282,8 +285,8 @@ Value str_format(Run& run, const Value& self, const Args& args) {
       } else if (field.find_first_not_of("0123456789") == std::string::npos && field.size() < 6) {
         index = static_cast<size_t>(std::stoi(field));
       } else {
-        const auto it = std::ranges::find(
-            args.kwargs, field, &std::pair<std::string, Value>::first);
+        const auto it =
+            std::ranges::find(args.kwargs, field, &std::pair<std::string, Value>::first);
         if (it == args.kwargs.end()) run.fail("format field '{" + field + "}' is not supported");
         append_text(run, it->second, &out);
         continue;
@@ -394,8 +397,17 @@ constexpr Row kListMethods[] = {
 };
 
 // Jinja's immutable sandbox, which transformers uses, refuses these.
-constexpr std::string_view kForbidden[] = {"append", "clear", "extend", "insert", "pop", "popitem",
-                                           "remove", "reverse", "setdefault", "sort", "update"};
+constexpr std::string_view kForbidden[] = {"append",
+                                           "clear",
+                                           "extend",
+                                           "insert",
+                                           "pop",
+                                           "popitem",
+                                           "remove",
+                                           "reverse",
+                                           "setdefault",
+                                           "sort",
+                                           "update"};
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// The tree of a parsed template. Nodes are minja's kinds of node with Jinja's exact meaning and counted work; minja's own
-// nodes do without either.
+// The tree of a parsed template. Nodes are minja's kinds of node with Jinja's exact meaning and
+// counted work; minja's own nodes do without either.
 #pragma once
 
 #include <memory>
@@ -61,7 +61,7 @@ using Body = std::vector<NodePtr>;
 // Where a value is assigned: a name, a namespace's attribute or a list of targets.
 struct Target {
   std::string name;
-  std::string attribute;  // not empty: name.attribute
+  std::string attribute;      // not empty: name.attribute
   std::vector<Target> parts;  // not empty: a tuple
   void assign(Scope& scope, const Value& value) const;
 };
@@ -101,7 +101,10 @@ ExprPtr make_attribute(int line, ExprPtr of, std::string name);
 ExprPtr make_item(int line, ExprPtr of, ExprPtr key);
 ExprPtr make_slice(int line, ExprPtr of, ExprPtr start, ExprPtr stop, ExprPtr step);
 ExprPtr make_call(int line, ExprPtr function, CallArgs args);
-ExprPtr make_filter(int line, ExprPtr of, Filter filter, CallArgs args);  // of null: a filter block's text
+ExprPtr make_filter(int line,
+                    ExprPtr of,
+                    Filter filter,
+                    CallArgs args);  // of null: a filter block's text
 ExprPtr make_test(int line, ExprPtr of, Test test, bool negated, CallArgs args);
 // Evaluates a call with one more keyword argument, `caller`.
 Value call_with_caller(const Expr& call, Scope& scope, Value caller);

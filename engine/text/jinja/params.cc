@@ -24,7 +24,8 @@ Params::Params(Run& run,
     slot = value;
   }
   for (size_t i = 0; i < required; ++i) {
-    if (!values_[i]) run.fail(name + "() lacks its argument '" + std::string(names.begin()[i]) + "'");
+    if (!values_[i])
+      run.fail(name + "() lacks its argument '" + std::string(names.begin()[i]) + "'");
   }
 }
 

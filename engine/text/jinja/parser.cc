@@ -42,7 +42,8 @@ class Parser {
    private:
     Parser& parser_;
   };
-  // Counts what makes the tree of one tag higher without nesting: operators, filters and attributes in a row.
+  // Counts what makes the tree of one tag higher without nesting: operators, filters and attributes
+  // in a row.
   void link() {
     if (++links_ > kMaxLinks) fail("too many operators in one tag");
   }
@@ -66,13 +67,19 @@ class Parser {
     if (found) advance();
     return found;
   }
-  [[noreturn]] void fail(std::string message) const { throw ParseError{line(), std::move(message)}; }
+  [[noreturn]] void fail(std::string message) const {
+    throw ParseError{line(), std::move(message)};
+  }
   std::string shown() const {
     switch (now().kind) {
-      case Kind::kEnd: return "end of template";
-      case Kind::kVariableEnd: return "}}";
-      case Kind::kBlockEnd: return "%}";
-      default: return now().text.substr(0, 40);
+      case Kind::kEnd:
+        return "end of template";
+      case Kind::kVariableEnd:
+        return "}}";
+      case Kind::kBlockEnd:
+        return "%}";
+      default:
+        return now().text.substr(0, 40);
     }
   }
   void expect_op(std::string_view op) {
@@ -89,7 +96,8 @@ class Parser {
     return name;
   }
 
-  // Statements until a block of one of these names, which is left to be read (at its name), or the end.
+  // Statements until a block of one of these names, which is left to be read (at its name), or the
+  // end.
   Body statements(std::initializer_list<std::string_view> ends) {
     Nesting nesting(*this);
     Body body;
@@ -131,7 +139,8 @@ class Parser {
     if (name == "macro") {
       std::string macro = expect_any_name();
       auto parameters = signature();
-      return make_macro(at_line, std::move(macro), std::move(parameters), outside_loops("endmacro"));
+      return make_macro(
+          at_line, std::move(macro), std::move(parameters), outside_loops("endmacro"));
     }
     if (name == "call") {
       auto parameters = at_op("(") ? signature() : std::vector<Parameter>();
@@ -458,7 +467,8 @@ class Parser {
         std::from_chars(token.text.data(), token.text.data() + token.text.size(), value);
         return make_literal(at_line, Value(value));
       }
-      default: break;
+      default:
+        break;
     }
     if (skip_op("(")) {
       if (skip_op(")")) return make_list_expr(at_line, {});
@@ -573,16 +583,15 @@ class Parser {
     const Test function = find_test(name);
     if (function == nullptr) fail("unknown test '" + name + "'");
     CallArgs args;
-    const bool has_operand = (at(Kind::kName) && !at_name("else") && !at_name("or") &&
-                              !at_name("and") && !at_name("if") && !at_name("in") &&
-                              !at_name("not") && !at_name("recursive")) ||
-                             at(Kind::kString) || at(Kind::kInteger) || at(Kind::kFloat) ||
-                             at_op("[") || at_op("{");
+    const bool has_operand =
+        (at(Kind::kName) && !at_name("else") && !at_name("or") && !at_name("and") &&
+         !at_name("if") && !at_name("in") && !at_name("not") && !at_name("recursive")) ||
+        at(Kind::kString) || at(Kind::kInteger) || at(Kind::kFloat) || at_op("[") || at_op("{");
     if (at_op("(")) {
       args = call_args();
     } else if (has_operand) {
       if (at_name("is")) fail("tests cannot be chained with 'is'");
-        args.args.push_back(postfix(primary()));
+      args.args.push_back(postfix(primary()));
     }
     return make_test(at_line, std::move(value), function, negated, std::move(args));
   }

@@ -1,5 +1,6 @@
-// Template text → tree, by Jinja's grammar as transformers has it set up: its core, `break` and `continue`, and transformers'
-// `generation` block. What has no meaning here (include, import, extends, block, autoescape) is refused by name.
+// Template text → tree, by Jinja's grammar as transformers has it set up: its core, `break` and
+// `continue`, and transformers' `generation` block. What has no meaning here (include, import,
+// extends, block, autoescape) is refused by name.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,5 @@
-// One rendering of a template: what it may use, and the variables in sight. Values, contexts and calls are minja's.
+// One rendering of a template: what it may use, and the variables in sight. Values, contexts and
+// calls are minja's.
 #pragma once
 
 #include <chrono>
@@ -17,14 +18,15 @@ namespace flotilla::text::jinja {
 using minja::Value;
 using Args = minja::ArgumentsValue;
 
-// Bounds of one rendering. A long conversation (thousands of messages, tens of MB) stays far below them.
+// Bounds of one rendering. A long conversation (thousands of messages, tens of MB) stays far below
+// them.
 struct Limits {
-  uint64_t steps = 20'000'000;       // nodes evaluated, plus one for every 64 bytes or item worked on
-  uint64_t bytes = 256 << 20;        // text and lists made, altogether
+  uint64_t steps = 20'000'000;  // nodes evaluated, plus one for every 64 bytes or item worked on
+  uint64_t bytes = 256 << 20;   // text and lists made, altogether
   size_t output_bytes = 64 << 20;
-  size_t containers = 500'000;       // lists, dicts and namespaces made
-  int depth = 700;                   // nodes within nodes, calls included: about 1 MB of stack
-  int value_depth = 100;             // of a value that is printed or compared
+  size_t containers = 500'000;  // lists, dicts and namespaces made
+  int depth = 700;              // nodes within nodes, calls included: about 1 MB of stack
+  int value_depth = 100;        // of a value that is printed or compared
   std::chrono::milliseconds time{10'000};  // steps end a hostile template after about one second
 };
 
@@ -33,7 +35,8 @@ enum class Failure { kNone, kRaised, kTemplate, kLimit };
 class Run {
  public:
   Run(const Limits& limits, std::function<std::time_t()> clock);
-  // Takes the containers apart, so that neither a cycle nor a deep value outlives it or is freed by deep recursion.
+  // Takes the containers apart, so that neither a cycle nor a deep value outlives it or is freed by
+  // deep recursion.
   ~Run();
   Run(const Run&) = delete;
 

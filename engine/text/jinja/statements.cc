@@ -166,7 +166,8 @@ class TextFunction {
                                const std::shared_ptr<minja::Context>& context, Args& args) {
       const std::shared_ptr<Scope> outer = made_in.lock();
       if (outer == nullptr) {
-        static_cast<Scope&>(*context).run().fail("macro '" + name_ + "' is used after its loop ended");
+        static_cast<Scope&>(*context).run().fail("macro '" + name_ +
+                                                 "' is used after its loop ended");
       }
       return call(*outer, args);
     });
@@ -205,7 +206,9 @@ class TextFunction {
 class Macro final : public Node {
  public:
   Macro(int line, std::string name, std::vector<Parameter> parameters, Body body)
-      : Node(line), name_(name), function_(std::move(name), std::move(parameters), std::move(body)) {}
+      : Node(line),
+        name_(name),
+        function_(std::move(name), std::move(parameters), std::move(body)) {}
   void run(std::ostringstream&, Scope& scope) const override {
     scope.assign(name_, function_.bind(scope));
   }
@@ -218,7 +221,9 @@ class Macro final : public Node {
 class CallBlock final : public Node {
  public:
   CallBlock(int line, ExprPtr call, std::vector<Parameter> parameters, Body body)
-      : Node(line), call_(std::move(call)), function_("caller", std::move(parameters), std::move(body)) {}
+      : Node(line),
+        call_(std::move(call)),
+        function_("caller", std::move(parameters), std::move(body)) {}
   void run(std::ostringstream& out, Scope& scope) const override {
     const Value result = call_with_caller(*call_, scope, function_.bind(scope));
     std::string buffer;
@@ -235,8 +240,7 @@ class FilterBlock final : public Node {
   FilterBlock(int line, ExprPtr filter, Body body)
       : Node(line), filter_(std::move(filter)), body_(std::move(body)) {}
   void run(std::ostringstream& out, Scope& scope) const override {
-    const Value result =
-        apply_filter(*filter_, scope, Value(render_body(body_, *scope.child())));
+    const Value result = apply_filter(*filter_, scope, Value(render_body(body_, *scope.child())));
     std::string buffer;
     write(out, scope, text_of(scope.run(), result, &buffer));
   }
@@ -283,7 +287,8 @@ void Target::assign(Scope& scope, const Value& value) const {
   } else {
     const Value* found = scope.find(name);
     if (found == nullptr || !is_namespace(*found)) {
-      run.fail("cannot assign attribute '" + attribute + "' on non-namespace object '" + name + "'");
+      run.fail("cannot assign attribute '" + attribute + "' on non-namespace object '" + name +
+               "'");
     }
     run.made(sizeof(Value));
     Value(*found).set(attribute, value);
@@ -338,7 +343,9 @@ Value call_loop(Scope& scope, const std::string& method, Args& args) {
   return Value(out.str());
 }
 
-NodePtr make_text(int line, std::string text) { return std::make_unique<Text>(line, std::move(text)); }
+NodePtr make_text(int line, std::string text) {
+  return std::make_unique<Text>(line, std::move(text));
+}
 NodePtr make_output(int line, ExprPtr expr) {
   return std::make_unique<Output>(line, std::move(expr));
 }

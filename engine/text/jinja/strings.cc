@@ -98,11 +98,8 @@ std::string_view strip(std::string_view text,
   return text;
 }
 
-std::string replace(Run& run,
-                    std::string_view text,
-                    std::string_view from,
-                    std::string_view to,
-                    int64_t count) {
+std::string replace(
+    Run& run, std::string_view text, std::string_view from, std::string_view to, int64_t count) {
   std::string out;
   size_t kept = 0;
   const auto put = [&](size_t at) {
@@ -133,18 +130,30 @@ std::string html_escape(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
 }
 
-std::string pad(Run& run, std::string_view text, int64_t width, std::string_view fill, bool left, bool right) {
+std::string pad(
+    Run& run, std::string_view text, int64_t width, std::string_view fill, bool left, bool right) {
   const auto size = static_cast<int64_t>(count_chars(text));
   if (width <= size) return std::string(text);
   const int64_t total = width - size;
@@ -197,7 +206,9 @@ std::string printf_format(Run& run, std::string_view format, const Value& argume
     if (pos >= format.size()) run.fail("incomplete format");
     std::string text;
     switch (const char kind = format[pos++]) {
-      case '%': text = "%"; break;
+      case '%':
+        text = "%";
+        break;
       case 's': {
         text = to_text(run, next());
         if (precision >= 0) text = *as_string(slice(run, Value(text), 0, precision, 1));
@@ -207,7 +218,8 @@ std::string printf_format(Run& run, std::string_view format, const Value& argume
       case 'i':
       case 'x': {
         const auto value = as_number(next());
-        if (!value || !(*value > -9e18 && *value < 9e18)) run.fail("%d format: a number is required");
+        if (!value || !(*value > -9e18 && *value < 9e18))
+          run.fail("%d format: a number is required");
         char buffer[32];
         std::snprintf(
             buffer, sizeof buffer, kind == 'x' ? "%llx" : "%lld", static_cast<long long>(*value));
@@ -217,8 +229,8 @@ std::string printf_format(Run& run, std::string_view format, const Value& argume
       case 'f': {
         const auto value = as_number(next());
         if (!value) run.fail("must be real number");
-        text.resize(static_cast<size_t>(
-            std::snprintf(nullptr, 0, "%.*f", static_cast<int>(precision < 0 ? 6 : precision), *value)));
+        text.resize(static_cast<size_t>(std::snprintf(
+            nullptr, 0, "%.*f", static_cast<int>(precision < 0 ? 6 : precision), *value)));
         std::snprintf(text.data(),
                       text.size() + 1,
                       "%.*f",
@@ -226,7 +238,8 @@ std::string printf_format(Run& run, std::string_view format, const Value& argume
                       *value);
         break;
       }
-      default: run.fail(std::string("unsupported format character '") + kind + "'");
+      default:
+        run.fail(std::string("unsupported format character '") + kind + "'");
     }
     out += pad(run, text, width, zero && !minus ? "0" : " ", !minus, minus);
     run.made(text.size());

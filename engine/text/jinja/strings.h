@@ -20,14 +20,12 @@ std::string_view strip(std::string_view text,
                        bool left,
                        bool right);
 // At most `count` replacements if ≥ 0.
-std::string replace(Run& run,
-                    std::string_view text,
-                    std::string_view from,
-                    std::string_view to,
-                    int64_t count);
+std::string replace(
+    Run& run, std::string_view text, std::string_view from, std::string_view to, int64_t count);
 std::string html_escape(std::string_view text);
 // text % arguments, with %s %r %d %i %x %f %%, flags 0 and -, width and precision.
 std::string printf_format(Run& run, std::string_view format, const Value& arguments);
-std::string pad(Run& run, std::string_view text, int64_t width, std::string_view fill, bool left, bool right);
+std::string pad(
+    Run& run, std::string_view text, int64_t width, std::string_view fill, bool left, bool right);
 
 }  // namespace flotilla::text::jinja

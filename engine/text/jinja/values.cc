@@ -131,14 +131,29 @@ void append_json_text(std::string_view text, bool ensure_ascii, std::string* out
     const size_t begin = pos;
     const char32_t c = utf8_decode(text, &pos);
     switch (c) {
-      case '"': *out += "\\\""; continue;
-      case '\\': *out += "\\\\"; continue;
-      case '\n': *out += "\\n"; continue;
-      case '\r': *out += "\\r"; continue;
-      case '\t': *out += "\\t"; continue;
-      case '\b': *out += "\\b"; continue;
-      case '\f': *out += "\\f"; continue;
-      default: break;
+      case '"':
+        *out += "\\\"";
+        continue;
+      case '\\':
+        *out += "\\\\";
+        continue;
+      case '\n':
+        *out += "\\n";
+        continue;
+      case '\r':
+        *out += "\\r";
+        continue;
+      case '\t':
+        *out += "\\t";
+        continue;
+      case '\b':
+        *out += "\\b";
+        continue;
+      case '\f':
+        *out += "\\f";
+        continue;
+      default:
+        break;
     }
     if (c < 0x20 || (ensure_ascii && c >= 0x7F && c < 0x10000 && c != 0x7F)) {
       append_hex(out, "\\u", c, 4);
@@ -182,8 +197,8 @@ void append_json(Run& run, const Value& v, const JsonStyle& style, std::string* 
   } else if (is_dict(v)) {
     std::vector<Value> keys = Value(v).keys();
     if (style.sort_keys) {
-      std::ranges::stable_sort(
-          keys, [&](const Value& a, const Value& b) { return less(run, a, b); });
+      std::ranges::stable_sort(keys,
+                               [&](const Value& a, const Value& b) { return less(run, a, b); });
     }
     *out += '{';
     bool first = true;
@@ -298,7 +313,8 @@ bool equal(Run& run, const Value& a, const Value& b, int depth) {
     return true;
   }
   if (a.is_object() || b.is_object()) {
-    if (!is_dict(a) || !is_dict(b)) return a.is_object() && b.is_object() && a.is_callable() && a == b;
+    if (!is_dict(a) || !is_dict(b))
+      return a.is_object() && b.is_object() && a.is_callable() && a == b;
     if (a.size() != b.size()) return false;
     for (const Value& key : Value(a).keys()) {
       run.step(b.size() / 16);
@@ -441,7 +457,8 @@ Value get_item(Run& run, const Value& object, const Value& key) {
 }
 
 Value get_attribute(Run& run, const Value& object, const std::string& name) {
-  if (is_undefined(object)) run.fail("a variable of the template is undefined: it has no '" + name + "'");
+  if (is_undefined(object))
+    run.fail("a variable of the template is undefined: it has no '" + name + "'");
   if (object.is_object()) {
     run.step(object.size() / 16);
     if (object.contains(name)) return object.at(Value(name));

@@ -1,5 +1,5 @@
-// Python's view of minja's values: truth, equality, text, JSON. A missing value ("undefined") is told apart from None, which
-// minja does not; lists stand for tuples too.
+// Python's view of minja's values: truth, equality, text, JSON. A missing value ("undefined") is
+// told apart from None, which minja does not; lists stand for tuples too.
 #pragma once
 
 #include <optional>

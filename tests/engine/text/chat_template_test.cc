@@ -67,8 +67,10 @@ TEST_CASE("ChatTemplate.RendersAsJinja2SetUpByTransformers") {
     ChatRequest request;
     request.messages_json = simdjson::minify(context["messages"].value());
     simdjson::dom::element value;
-    if (context["tools"].get(value) == simdjson::SUCCESS) request.tools_json = simdjson::minify(value);
-    if (context["kwargs"].get(value) == simdjson::SUCCESS) request.kwargs_json = simdjson::minify(value);
+    if (context["tools"].get(value) == simdjson::SUCCESS)
+      request.tools_json = simdjson::minify(value);
+    if (context["kwargs"].get(value) == simdjson::SUCCESS)
+      request.kwargs_json = simdjson::minify(value);
     bool generate;
     if (context["add_generation_prompt"].get(generate) == simdjson::SUCCESS) {
       request.add_generation_prompt = generate;
@@ -101,7 +103,9 @@ TEST_CASE("ChatTemplate.IsFoundInTheModelsFilesInOrder") {
   const auto dir = std::filesystem::temp_directory_path() /
                    ("flotilla_chat_template_" + std::to_string(::getpid()));
   std::filesystem::create_directories(dir);
-  const auto write = [&](const char* name, const std::string& text) { std::ofstream(dir / name) << text; };
+  const auto write = [&](const char* name, const std::string& text) {
+    std::ofstream(dir / name) << text;
+  };
   const auto text = [&](const std::string& override_template = "") {
     auto chat = ChatTemplate::load(dir, {}, override_template);
     REQUIRE_MESSAGE(chat.ok(), chat.status().message());
@@ -112,8 +116,9 @@ TEST_CASE("ChatTemplate.IsFoundInTheModelsFilesInOrder") {
   CHECK(text() == "from json");
   write("tokenizer_config.json", R"({"chat_template":"a string"})");
   CHECK(text() == "a string");
-  write("tokenizer_config.json",
-        R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]})");
+  write(
+      "tokenizer_config.json",
+      R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]})");
   CHECK(text() == "d");
   write("tokenizer_config.json",
         R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"rag","template":"r"}]})");
@@ -132,7 +137,8 @@ TEST_CASE("ChatTemplate.IsFoundInTheModelsFilesInOrder") {
 }
 
 TEST_CASE("ChatTemplate.StopsTheStartNamingTheConstructItCannotRun") {
-  CHECK(failure_of("a\n{{ messages|frobnicate }}") == "chat template, line 2: unknown filter 'frobnicate'");
+  CHECK(failure_of("a\n{{ messages|frobnicate }}") ==
+        "chat template, line 2: unknown filter 'frobnicate'");
   CHECK(failure_of("{{ 1 is prime }}") == "chat template, line 1: unknown test 'prime'");
   CHECK(failure_of("{% include 'x' %}") == "chat template, line 1: unknown block 'include'");
   CHECK(failure_of("{% if true %}").find("'endif'") != std::string::npos);
@@ -158,8 +164,10 @@ TEST_CASE("ChatTemplate.TakesAProbeThatEndsInRaiseExceptionAsNoFailure") {
 
 TEST_CASE("ChatTemplate.PassesOnOnlyKwargsThatTheTemplateReads") {
   const std::string text = "{{ mode }}{{ bos_token }}";
-  CHECK(*render(text, {.messages_json = "[]", .kwargs_json = R"({"mode":"x","other":1})"}) == "x<s>");
-  for (const char* name : {"messages", "tools", "bos_token", "raise_exception", "add_generation_prompt"}) {
+  CHECK(*render(text, {.messages_json = "[]", .kwargs_json = R"({"mode":"x","other":1})"}) ==
+        "x<s>");
+  for (const char* name :
+       {"messages", "tools", "bos_token", "raise_exception", "add_generation_prompt"}) {
     const auto got =
         render(text, {.messages_json = "[]", .kwargs_json = "{\"" + std::string(name) + "\":1}"});
     REQUIRE_FALSE(got.ok());
@@ -179,10 +187,18 @@ TEST_CASE("ChatTemplate.EndsHostileTemplatesAtABound") {
   bounded("{% for a in 'x' * 2000000 %}{% for b in 'x' * 2000000 %}{% endfor %}{% endfor %}");
   bounded("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
   bounded("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}");
-  bounded("{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}");
-  bounded("{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}");
-  bounded("{% set ns = namespace() %}{% for i in range(5000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}");
-  bounded("{% set ns = namespace() %}{% set ns.x = [ns] %}{% set ns.y = [ns.x, ns.y] %}{% for i in range(500) %}{% set ns.y = [ns.y] %}{% endfor %}{{ ns.y == ns.y }}");
+  bounded(
+      "{% set ns = namespace(s='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s ~ "
+      "ns.s %}{% endfor %}");
+  bounded(
+      "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% "
+      "endfor %}");
+  bounded(
+      "{% set ns = namespace() %}{% for i in range(5000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ "
+      "ns.x }}");
+  bounded(
+      "{% set ns = namespace() %}{% set ns.x = [ns] %}{% set ns.y = [ns.x, ns.y] %}{% for i in "
+      "range(500) %}{% set ns.y = [ns.y] %}{% endfor %}{{ ns.y == ns.y }}");
   std::string doubling = "{% set x = 'xxxxxxxx' %}";
   for (int i = 0; i < 60; ++i) doubling += "{% set x = x ~ x %}";
   bounded(doubling);
@@ -202,17 +218,24 @@ TEST_CASE("ChatTemplate.RefusesHostileNestingAtLoad") {
   };
   for (const std::string& text :
        {"{{ " + repeated("(", 100000) + "1" + repeated(")", 100000) + " }}",
-        "{{ " + repeated("[", 100000) + " }}", "{{ " + repeated("not ", 100000) + "1 }}",
-        "{{ " + repeated("-", 100000) + "1 }}", "{{ 1" + repeated(" + 1", 100000) + " }}",
-        "{{ a" + repeated(".a", 100000) + " }}", "{{ a" + repeated("|trim", 100000) + " }}",
-        "{{ 1" + repeated(" if 1 else 1", 50000) + " }}", repeated("{% if 1 %}", 50000),
-        "{{ a" + repeated("()", 100000) + " }}", "{% set " + repeated("(", 100000) + " %}"}) {
+        "{{ " + repeated("[", 100000) + " }}",
+        "{{ " + repeated("not ", 100000) + "1 }}",
+        "{{ " + repeated("-", 100000) + "1 }}",
+        "{{ 1" + repeated(" + 1", 100000) + " }}",
+        "{{ a" + repeated(".a", 100000) + " }}",
+        "{{ a" + repeated("|trim", 100000) + " }}",
+        "{{ 1" + repeated(" if 1 else 1", 50000) + " }}",
+        repeated("{% if 1 %}", 50000),
+        "{{ a" + repeated("()", 100000) + " }}",
+        "{% set " + repeated("(", 100000) + " %}"}) {
     CAPTURE(text.substr(0, 20));
     CHECK_FALSE(ChatTemplate::from_text(text, {}).ok());
   }
   // Long but flat is fine.
   CHECK(ChatTemplate::from_text(repeated("{% if 1 %}a{% endif %}", 20000), {}).ok());
-  CHECK(ChatTemplate::from_text("{# " + std::string(500000, 'c') + " #}" + std::string(400000, ' '), {}).ok());
+  CHECK(ChatTemplate::from_text("{# " + std::string(500000, 'c') + " #}" + std::string(400000, ' '),
+                                {})
+            .ok());
 }
 
 TEST_CASE("ChatTemplate.LeavesNoCycleBehind") {  // LeakSanitizer looks
@@ -225,11 +248,13 @@ TEST_CASE("ChatTemplate.LeavesNoCycleBehind") {  // LeakSanitizer looks
 TEST_CASE("ChatTemplate.RendersALongConversationFarBelowItsBounds") {
   std::string messages = "[";
   for (int i = 0; i < 4000; ++i) {
-    messages += std::string(i > 0 ? "," : "") + R"({"role":")" + (i % 2 == 0 ? "user" : "assistant") +
-                R"(","content":")" + std::string(2000, 'x') + "\"}";
+    messages += std::string(i > 0 ? "," : "") + R"({"role":")" +
+                (i % 2 == 0 ? "user" : "assistant") + R"(","content":")" + std::string(2000, 'x') +
+                "\"}";
   }
   messages += "]";
-  for (const char* name : {"qwen3_style", "llama3_style", "mistral_style", "deepseek_style", "smollm2_style"}) {
+  for (const char* name :
+       {"qwen3_style", "llama3_style", "mistral_style", "deepseek_style", "smollm2_style"}) {
     const auto got = render_on(read(kData + "/templates/" + name + ".jinja"), messages);
     CHECK_MESSAGE(got.ok(), got.status().message());
   }
