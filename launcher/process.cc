@@ -15,16 +15,12 @@ extern "C" {  // glibc 2.36 forgets it
 #if __has_include(<boost/process/v1/child.hpp>)
 #include <boost/process/v1/args.hpp>
 #include <boost/process/v1/child.hpp>
-#include <boost/process/v1/env.hpp>
-#include <boost/process/v1/environment.hpp>
 #include <boost/process/v1/exe.hpp>
 #include <boost/process/v1/extend.hpp>
 namespace bp = boost::process::v1;
 #else
 #include <boost/process/args.hpp>
 #include <boost/process/child.hpp>
-#include <boost/process/env.hpp>
-#include <boost/process/environment.hpp>
 #include <boost/process/exe.hpp>
 #include <boost/process/extend.hpp>
 namespace bp = boost::process;
@@ -61,8 +57,15 @@ struct InChild : bp::extend::handler {
   const std::vector<int>* inherited = nullptr;
   bool pinned = false;
   cpu_set_t cpus{};
+  char** environment =
+      nullptr;  // Boost 1.74's own environment type reads freed memory when it is filled
   pid_t* failed_pid =
       nullptr;  // Boost 1.74 forgets a child whose exec failed; it must be reaped all the same
+
+  template <typename Executor>
+  void on_setup(Executor& executor) const {
+    executor.env = environment;
+  }
 
   template <typename Executor>
   void on_exec_setup(Executor&) const {
@@ -113,14 +116,17 @@ StatusOr<ChildProcess> start_child(const ChildCommand& command, const std::vecto
   }
   in_child.pinned = CPU_COUNT(&in_child.cpus) > 0;
 
-  bp::environment environment;
-  for (const auto& [name, value] : command.environment) environment[name] = value;
+  std::vector<std::string> assignments;
+  for (const auto& [name, value] : command.environment) assignments.push_back(name + "=" + value);
+  std::vector<char*> environment;
+  for (std::string& assignment : assignments) environment.push_back(assignment.data());
+  environment.push_back(nullptr);
+  in_child.environment = environment.data();
 
   ChildProcess started;
   std::error_code error;
   try {
-    bp::child child(
-        bp::exe = command.program, bp::args = command.args, environment, error, in_child);
+    bp::child child(bp::exe = command.program, bp::args = command.args, error, in_child);
     started.pid = child.id();
     child.detach();  // watched and reaped by pidfd
   } catch (const std::exception& e) {
