@@ -1,96 +1,36 @@
-// START HERE for the API: everything that routes share, and how an HttpServer gets them.
+// START HERE for the API: what main() makes of an engine and a text model to get a server.
 //
-//   App app({.dispatcher = …, .tokenizer = …, …}, {.model = …, …});
-//   HttpServerOptions options = app_http_options(&app);   // authentication, CORS, request ids,
-//   drain, metrics HttpServer server(options); register_routes(server, app); server.start(…);   …
-//   app.begin_drain(); server.stop(deadline);
+//   App app({.dispatcher = …, .tokenizer = …, .registry = …}, {.serving = {.model = …}, .api_keys =
+//   …}); HttpServer server(app_http_options(&app));   // authentication, CORS, request ids, drain,
+//   metrics register_routes(server, app); server.start(…);   …   app.serving.begin_drain();   …
+//   server.stop(deadline);
 #pragma once
 
-#include <atomic>
-#include <chrono>
-#include <cstdint>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "api_server/auth.h"
-#include "api_server/generation/admission.h"
-#include "api_server/generation/token_hub.h"
+#include "api_server/generation/serving.h"
 #include "api_server/http/http_server.h"
-#include "api_server/metrics.h"
-#include "api_server/openai/schema.h"
-#include "common/metrics.h"
-#include "engine/dispatch/dispatcher.h"
-#include "engine/text/chat_template.h"
-#include "engine/text/generation_config.h"
-#include "engine/text/reasoning_parser.h"
-#include "engine/text/tokenizer.h"
 
 namespace flotilla {
 
 struct AppOptions {
-  std::string model;  // the --model value
-  std::vector<std::string>
-      served_model_names;             // --served-model-name; empty: `model` and its last path part
-  std::vector<std::string> api_keys;  // empty: open
-  std::vector<std::string> allowed_origins;  // empty: no CORS
-  int64_t max_n = 16;
-  int64_t max_logprobs = 20;
-  int64_t max_concurrency = 2048;            // generation requests at once
-  std::chrono::seconds max_waiting_time{0};  // longest wait for a place in the engine; 0: no limit
-  std::chrono::seconds health_timeout{
-      30};  // /health fails when the engine had work and did not move for so long
-  std::string reasoning_parser;  // "", "qwen3", "ernie-x1"
-  std::optional<uint64_t> seed;  // of the seeds drawn for requests without one; absent: random
-  std::string config_info;       // a JSON object for /config-info; no secrets
+  ServingOptions serving;
+  std::vector<std::string> api_keys = {};         // empty: open
+  std::vector<std::string> allowed_origins = {};  // empty: no CORS
 };
 
-// What the application stands on; all of it outlives the App.
-struct AppParts {
-  Dispatcher& dispatcher;
-  const Tokenizer* tokenizer = nullptr;         // null: only the probes can be served (--headless)
-  const ChatTemplate* chat_template = nullptr;  // null: the model has none, chats are refused
-  GenerationDefaults defaults;
-  MetricsRegistry& registry;
-};
+// Outlives the servers that serve it. Threads: any.
+struct App {
+  App(ServingParts parts, AppOptions options)
+      : serving(std::move(parts), std::move(options.serving)),
+        keys(options.api_keys),
+        cors(std::move(options.allowed_origins)) {}
 
-// Threads: every member may be called from any thread.
-class App {
- public:
-  App(AppParts parts, AppOptions options);
-
-  // From now on new generations get 503 and /ready says "draining"; running ones go on. Idempotent.
-  void begin_drain() { draining_.store(true); }
-  bool draining() const { return draining_.load() || dispatcher.load().draining; }
-
-  bool knows_model(std::string_view name) const;
-  // The name that answers show for what a request said.
-  const std::string& shown_model(const std::string& asked) const;
-  const std::vector<std::string>& listed_models() const { return listed_; }
-
-  openai::SchemaLimits schema_limits() const;
-  // The seed of a request that brings none.
-  uint64_t draw_seed();
-
-  Dispatcher& dispatcher;
-  const Tokenizer* const tokenizer;
-  const ChatTemplate* const chat_template;
-  const GenerationDefaults defaults;
-  const AppOptions options;
-  MetricsRegistry& registry;
-  ServerMetrics metrics;
+  Serving serving;
   const ApiKeys keys;
   const Cors cors;
-  TokenHub hub;
-  Admission admission;
-  const int64_t started_at;  // seconds since 1970
-
- private:
-  std::vector<std::string> accepted_;  // besides "default"
-  std::vector<std::string> listed_;    // in /v1/models, the first is the main one
-  std::atomic<bool> draining_{false};
-  std::atomic<uint64_t> drawn_{0};
 };
 
 // Hooks of a server that serves the App: who may in, what every answer carries, what is counted.
@@ -99,9 +39,14 @@ HttpServerOptions app_http_options(App* app);
 // The same for the metrics port, where nothing needs a key.
 HttpServerOptions probe_http_options(App* app);
 
-// All endpoints.
+// All endpoints. Needs a tokenizer.
 void register_routes(HttpServer& server, App& app);
 // Those of the metrics port: /metrics, /health, /ready, /ping, /version, /load, /config-info.
 void register_probe_routes(HttpServer& server, App& app);
+
+// Shows the server's own counters in /metrics, as server="…". Both outlive the last export.
+void export_http_counters(MetricsRegistry* registry,
+                          const HttpServer* server,
+                          const std::string& name);
 
 }  // namespace flotilla

@@ -32,6 +32,7 @@ void Histogram::observe(double value) const { histogram_->Observe(value); }
 struct MetricsRegistry::Impl {
   prometheus::Registry registry;
   prometheus::Labels common;
+  mutable Mutex export_mutex;  // one export at a time: refreshers need not expect another
   mutable Mutex mutex;
   std::map<std::string, std::vector<std::string>> aliases GUARDED_BY(mutex);
   std::vector<std::function<void()>> refreshers GUARDED_BY(mutex);
@@ -79,6 +80,7 @@ void MetricsRegistry::on_export(std::function<void()> refresh) {
 }
 
 std::string MetricsRegistry::text() const {
+  MutexLock exporting(impl_->export_mutex);
   std::vector<std::function<void()>> refreshers;
   std::map<std::string, std::vector<std::string>> aliases;
   {

@@ -83,7 +83,7 @@ struct Delta {
   std::span<const TokenId> token_ids = {};
   bool show_token_ids = false;
   const std::vector<TokenId>* prompt_token_ids =
-      nullptr;                         // in a completion choice's first chunk, if asked for
+      nullptr;                              // in a completion choice's first chunk, if asked for
   std::optional<FinishReason> finish = {};  // in the choice's last chunk
   const StopReason* stop_reason = nullptr;
   const Usage* usage = nullptr;  // continuous_usage_stats

@@ -2,13 +2,13 @@
 
 namespace flotilla {
 
-void register_config_info(HttpServer& server, App& app) {
+void register_config_info(HttpServer& server, Serving& serving) {
   server.route(
       "GET",
       "/config-info",
-      [&app](const HttpRequest&, HttpExchange& exchange) {
-        const std::string& info = app.options.config_info;
-        exchange.respond(json_answer(200, info.empty() ? "{}" : info));
+      [&serving](const HttpRequest&, HttpExchange& exchange) {
+        const std::string& info = serving.options.config_info;
+        exchange.respond(openai::json_answer(200, info.empty() ? "{}" : info));
       },
       RouteKind::kCheap);
 }

@@ -45,21 +45,21 @@ HttpResponse vitality_answer(const Vitality& v, bool good) {
   json.field("degraded", v.degraded);
   if (!v.detail.empty()) json.field("detail", v.detail);
   json.end_object();
-  HttpResponse answer = json_answer(good ? 200 : 503, std::move(body));
+  HttpResponse answer = openai::json_answer(good ? 200 : 503, std::move(body));
   answer.headers.set("Cache-Control", "no-store");
   if (!good) answer.headers.set("Retry-After", "1");
   return answer;
 }
 
-Vitality vitality_of(const App& app) {
-  return vitality_of(app.dispatcher.health(),
-                     app.draining(),
-                     std::chrono::duration<double>(app.options.health_timeout).count());
+Vitality vitality_of(const Serving& serving) {
+  return vitality_of(serving.dispatcher.health(),
+                     serving.draining(),
+                     std::chrono::duration<double>(serving.options.health_timeout).count());
 }
 
-void register_health(HttpServer& server, App& app) {
-  const auto handler = [&app](const HttpRequest&, HttpExchange& exchange) {
-    const Vitality v = vitality_of(app);
+void register_health(HttpServer& server, Serving& serving) {
+  const auto handler = [&serving](const HttpRequest&, HttpExchange& exchange) {
+    const Vitality v = vitality_of(serving);
     exchange.respond(vitality_answer(v, v.alive));
   };
   server.route("GET", "/health", handler, RouteKind::kCheap);

@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "api_server/app.h"
+#include "api_server/generation/serving.h"
 #include "api_server/http/http_message.h"
 #include "engine/engine.h"
 
@@ -22,7 +22,7 @@ struct Vitality {
 };
 
 Vitality vitality_of(const EngineHealth& health, bool draining, double stall_limit_seconds);
-Vitality vitality_of(const App& app);
+Vitality vitality_of(const Serving& serving);
 // 200 or 503 with {"status","degraded","detail"}.
 HttpResponse vitality_answer(const Vitality& vitality, bool good);
 

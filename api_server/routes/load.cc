@@ -3,18 +3,18 @@
 
 namespace flotilla {
 
-void register_load(HttpServer& server, App& app) {
+void register_load(HttpServer& server, Serving& serving) {
   server.route(
       "GET",
       "/load",
-      [&app](const HttpRequest&, HttpExchange& exchange) {
-        const EngineLoad load = app.dispatcher.load();
+      [&serving](const HttpRequest&, HttpExchange& exchange) {
+        const EngineLoad load = serving.dispatcher.load();
         const double total = static_cast<double>(load.blocks_total);
         std::string body;
         JsonWriter json(&body);
         json.begin_object();
-        json.field("server_load", app.admission.held());  // vLLM's name: requests being served
-        json.field("max_concurrency", app.admission.limit());
+        json.field("server_load", serving.admission.held());  // vLLM's name: requests being served
+        json.field("max_concurrency", serving.admission.limit());
         json.field("running", load.running);
         json.field("waiting", load.waiting);
         json.field("blocks_used", load.blocks_used);
@@ -22,9 +22,9 @@ void register_load(HttpServer& server, App& app) {
         json.field("kv_cache_usage",
                    total > 0 ? static_cast<double>(load.blocks_used) / total : 0.0);
         json.field("tokens_to_prefill", load.tokens_to_prefill);
-        json.field("draining", app.draining());
+        json.field("draining", serving.draining());
         json.end_object();
-        exchange.respond(json_answer(200, std::move(body)));
+        exchange.respond(openai::json_answer(200, std::move(body)));
       },
       RouteKind::kCheap);
 }

@@ -2,15 +2,15 @@
 
 namespace flotilla {
 
-void register_metrics(HttpServer& server, App& app) {
+void register_metrics(HttpServer& server, Serving& serving) {
   server.route(
       "GET",
       "/metrics",
-      [&app](const HttpRequest&, HttpExchange& exchange) {
-        app.metrics.in_flight(app.admission.held());
+      [&serving](const HttpRequest&, HttpExchange& exchange) {
+        serving.metrics.in_flight(serving.admission.held());
         exchange.respond({.status = 200,
                           .headers = {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}},
-                          .body = app.registry.text()});
+                          .body = serving.registry.text()});
       },
       RouteKind::kCheap);
 }

@@ -3,12 +3,12 @@
 
 namespace flotilla {
 
-void register_ready(HttpServer& server, App& app) {
+void register_ready(HttpServer& server, Serving& serving) {
   server.route(
       "GET",
       "/ready",
-      [&app](const HttpRequest&, HttpExchange& exchange) {
-        Vitality v = vitality_of(app);
+      [&serving](const HttpRequest&, HttpExchange& exchange) {
+        Vitality v = vitality_of(serving);
         if (v.ready) v.status = "ready";
         exchange.respond(vitality_answer(v, v.ready));
       },

@@ -2,12 +2,12 @@
 
 namespace flotilla {
 
-void register_version(HttpServer& server, App&) {
+void register_version(HttpServer& server) {
   server.route(
       "GET",
       "/version",
       [](const HttpRequest&, HttpExchange& exchange) {
-        exchange.respond(json_answer(200, R"({"version":")" FLOTILLA_VERSION R"("})"));
+        exchange.respond(openai::json_answer(200, R"({"version":")" FLOTILLA_VERSION R"("})"));
       },
       RouteKind::kCheap);
 }

@@ -1,4 +1,4 @@
-#include "api_server/metrics.h"
+#include "api_server/generation/server_metrics.h"
 
 #include <algorithm>
 
