@@ -341,7 +341,7 @@ void RankLoop::submit(StepPlan plan, StepGrant grant) {
                         .decode = static_cast<uint32_t>(plan.decode_tokens),
                         .sequences = static_cast<uint32_t>(plan.sequences.size())});
   plan.grant = std::move(grant);
-  parts_->runner->submit(std::move(setup));
+  parts_->runner->submit(std::move(plan));
 }
 
 void RankLoop::advance() {
