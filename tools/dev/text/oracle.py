@@ -2,7 +2,7 @@
 
   oracle.py make DIR [--gguf FILE]              tokenizers into DIR/<name>/tokenizer.json
   oracle.py fuzz TOOL DIR... [--count N]        random texts and ids through both; exits 1 at a difference
-  oracle.py vectors DIR OUT [--count N]         test vectors of one tokenizer as JSON lines
+  oracle.py vectors DIR... [--count N]          DIR/vectors.jsonl from DIR/tokenizer.json
 Never part of serving or of the build."""
 import argparse
 import json
@@ -129,16 +129,20 @@ def make(directory, gguf):
         (out / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False))
 
 
-def vectors(directory, out, count):
-    """One line per case: {"text", "ids"} or {"decode": ids, "text", "skipped"}, "skipped" without special tokens."""
+def vectors(directory, count):
+    """One line per case: {"text", "ids"}, "plain_ids" with special tokens left as text, or {"decode": ids, "text"}."""
     tokenizer = Tokenizer.from_file(f"{directory}/tokenizer.json")
     texts = texts_for(tokenizer, count, 7)
-    with open(out, "w", encoding="utf-8") as f:
-        for text, encoding in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
-            f.write(json.dumps({"text": text, "ids": encoding.ids}, separators=(",", ":")) + "\n")
+    with open(f"{directory}/vectors.jsonl", "w", encoding="utf-8") as f:
+        tokenizer.encode_special_tokens = True
+        plain = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        tokenizer.encode_special_tokens = False
+        for text, encoding, ids in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), plain, strict=True):
+            f.write(json.dumps({"text": text, "ids": encoding.ids, **({"plain_ids": ids} if ids != encoding.ids else {})},
+                               separators=(",", ":")) + "\n")
         for ids in ids_for(tokenizer, count // 2, 7):
-            f.write(json.dumps({"decode": ids, "text": tokenizer.decode(ids, skip_special_tokens=False),
-                                "skipped": tokenizer.decode(ids, skip_special_tokens=True)}, separators=(",", ":")) + "\n")
+            if (text := decode(tokenizer, ids)) is not None:
+                f.write(json.dumps({"decode": ids, "text": text}, separators=(",", ":")) + "\n")
 
 
 def main():
@@ -153,14 +157,14 @@ def main():
     command.add_argument("--count", type=int, default=2000)
     command.add_argument("--seed", type=int, default=1)
     command = commands.add_parser("vectors")
-    command.add_argument("dir")
-    command.add_argument("out")
-    command.add_argument("--count", type=int, default=100)
+    command.add_argument("dirs", nargs="+")
+    command.add_argument("--count", type=int, default=60)
     args = parser.parse_args()
     if args.command == "make":
         make(args.dir, args.gguf)
     elif args.command == "vectors":
-        vectors(args.dir, args.out, args.count)
+        for directory in args.dirs:
+            vectors(directory, args.count)
     else:
         sys.exit(1 if sum(fuzz_one(args.tool, d, args.count, args.seed) for d in args.dirs) else 0)
 

@@ -27,7 +27,7 @@ def corpus():
     return lines + [OTHER_SCRIPTS] * 40
 
 
-def byte_level(pre, vocab=900, normalizer=None, regex=None, prefix=False, ignore_merges=False, specials=(), post=None):
+def byte_level(pre, vocab=700, normalizer=None, regex=None, prefix=False, ignore_merges=False, specials=(), post=None):
     t = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     if normalizer:
         t.normalizer = normalizer
@@ -53,7 +53,7 @@ def metaspace_bpe(normalizer=None, pre=None, decoder=None, fuse_unk=True, byte_f
     names = ["<unk>", "<s>", "</s>"] + ([f"<0x{b:02X}>" for b in range(256)] if byte_fallback else [])
     t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=fuse_unk, byte_fallback=byte_fallback))
     t.pre_tokenizer = pre_tokenizers.Metaspace()
-    t.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=1000, special_tokens=names, show_progress=False,
+    t.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=700, special_tokens=names, show_progress=False,
                                                         limit_alphabet=alphabet // 4))
 
     def only_three_special(state):
@@ -79,7 +79,7 @@ def words(pre, normalizer=None, decoder=None, suffix=None, prefix=None, unk="[UN
     t.pre_tokenizer = pre
     if decoder:
         t.decoder = decoder
-    t.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=600, special_tokens=[unk], show_progress=False,
+    t.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=400, special_tokens=[unk], show_progress=False,
                                                         limit_alphabet=150, **options))
     return t
 
