@@ -28,12 +28,23 @@ struct State {
   float* total;    // [vectors]: Σ weight
 };
 
-// The keys of one tile, transposed: a unit is a dimension, or a pair of dimensions as BF16; and its
-// values.
+// Where the keys and values of one tile lie in the cache. Those that do not exist yet point to
+// zeros: slots behind a context may never have been written, and are not read.
+struct Tokens {
+  const char* keys[kTile];
+  const char* values[kTile];
+};
+
+// One tile as the query vectors use it.
 struct Tile {
-  int64_t begin;   // position of the first key
-  const float* k;  // [units][kTile], zero for keys that do not exist yet
-  const float* v;  // [kTile][padded head_dim], only of keys that exist
+  int64_t begin;  // position of the first key
+  const float*
+      k;  // transposed: [units][kTile], a unit is a dimension, or a pair of dimensions as BF16
+  // Values of the keys that exist: widened, [kTile][padded head_dim], or nullptr: taken from the
+  // cache as they are, which is worth it for few query vectors.
+  const float* v;
+  const Tokens* tokens;
+  const Tokens* next;  // to be asked for meanwhile
 };
 
 struct Scratch {
@@ -42,14 +53,14 @@ struct Scratch {
   State split, all;
   float* k;
   float* v;
+  int64_t bytes = 0;
 
-  int64_t floats;
-  Scratch(char* base, int64_t vectors, int64_t head_dim) : floats(0) {
-    auto* const start = reinterpret_cast<float*>(base);
+  // Only counts if base is nullptr.
+  Scratch(char* base, int64_t vectors, int64_t head_dim) {
     const auto take = [&](int64_t n) {
-      float* const p = start + floats;
-      floats += (n + 15) / 16 * 16;
-      return p;
+      char* const p = base ? base + bytes : nullptr;
+      bytes += (n * 4 + 63) / 64 * 64;
+      return reinterpret_cast<float*>(p);
     };
     queries = reinterpret_cast<const char**>(take(2 * vectors));
     q = take(vectors * head_dim);
@@ -66,110 +77,146 @@ struct Scratch {
 
 int64_t vectors_of(int64_t group) { return group > kMaxQueryVectors ? group : kMaxQueryVectors; }
 
-#if defined(__AVX512F__)
-// rows[i] lane j  →  rows[j] lane i
-FLOTILLA_INLINE void transpose(Dwords (&rows)[kLanes]) {
-  Dwords t[kLanes];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 4) {
-    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // Now 4 x 4 blocks are transposed; move the blocks.
-#pragma GCC unroll 16
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xDD);
-    t[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xDD);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 4; ++i) {
-    rows[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    rows[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    rows[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    rows[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xDD);
-  }
-}
-FLOTILLA_INLINE Dwords load_dwords_first(const char* p, int64_t n) {
-  return _mm512_maskz_loadu_epi32(first_lanes(n), p);
-}
-#else
-FLOTILLA_INLINE void transpose(Dwords (&rows)[kLanes]) {
-  Dwords t[kLanes];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
-    t[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i += 4) {
-    rows[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-    rows[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-    rows[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-    rows[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm256_permute2x128_si256(rows[i], rows[i + 4], 0x20);
-    t[i + 4] = _mm256_permute2x128_si256(rows[i], rows[i + 4], 0x31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) rows[i] = t[i];
-}
-FLOTILLA_INLINE Dwords load_dwords_first(const char* p, int64_t n) {
-  return _mm256_maskload_epi32(reinterpret_cast<const int*>(p), first_lanes(n));
-}
-#endif
+constexpr int64_t kMaxTokenBytes = 256 * 4;
+alignas(64) constexpr char kZeros[kMaxTokenBytes] = {};
 
-// Transposes `n` keys (the other lanes become zero) of `dwords` dwords each into k[unit][kTile].
-// Pairs of BF16 are taken apart unless `keep_pairs`.
-void transpose_keys(
-    const char* const* keys, int64_t n, int64_t dwords, bool bf16, bool keep_pairs, float* k) {
-  for (int64_t key = 0; key < kTile; key += kLanes) {
-    for (int64_t d = 0; d < dwords; d += kLanes) {
-      const int64_t width = smaller(dwords - d, kLanes);
-      Dwords rows[kLanes];
+// Four dwords each of kLanes tokens → out[i]: dword i of all tokens. Tokens i, i + 4, … share a
+// vector, so that what is left to do stays within quarters of 128 bits.
+FLOTILLA_INLINE void transpose_quarters(const char* const* tokens,
+                                        int64_t offset,
+                                        Dwords (&out)[4]) {
+  __m128i quarters[kLanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) {
-        if (key + i >= n) {
-          rows[i] = broadcast_dword(0);
-        } else {
-          const char* const p = keys[key + i] + d * 4;
-          rows[i] = width == kLanes ? load_dwords(p) : load_dwords_first(p, width);
-        }
+  for (int i = 0; i < kLanes; ++i) {
+    quarters[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tokens[i] + offset));
+  }
+  Dwords r[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+#if defined(__AVX512F__)
+    r[i] = _mm512_castsi128_si512(quarters[i]);
+    r[i] = _mm512_inserti32x4(r[i], quarters[i + 4], 1);
+    r[i] = _mm512_inserti32x4(r[i], quarters[i + 8], 2);
+    r[i] = _mm512_inserti32x4(r[i], quarters[i + 12], 3);
+#else
+    r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(quarters[i]), quarters[i + 4], 1);
+#endif
+  }
+#if defined(__AVX512F__)
+  const Dwords a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
+  const Dwords c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+  out[0] = _mm512_unpacklo_epi64(a, c);
+  out[1] = _mm512_unpackhi_epi64(a, c);
+  out[2] = _mm512_unpacklo_epi64(b, d);
+  out[3] = _mm512_unpackhi_epi64(b, d);
+#else
+  const Dwords a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpackhi_epi32(r[0], r[1]);
+  const Dwords c = _mm256_unpacklo_epi32(r[2], r[3]), d = _mm256_unpackhi_epi32(r[2], r[3]);
+  out[0] = _mm256_unpacklo_epi64(a, c);
+  out[1] = _mm256_unpackhi_epi64(a, c);
+  out[2] = _mm256_unpacklo_epi64(b, d);
+  out[3] = _mm256_unpackhi_epi64(b, d);
+#endif
+}
+
+// Asks for the lines of some keys, a few at a time: all at once would be more requests than a core
+// can have under way.
+class KeyRequests {
+ public:
+  KeyRequests(const char* const* keys, int64_t key_bytes) : keys_(keys), key_bytes_(key_bytes) {}
+  FLOTILLA_INLINE void ask(KeyRequests& r, int lines) {
+    for (int i = 0; i < lines; ++i) {
+      _mm_prefetch(*r.keys_ + r.offset_, _MM_HINT_T1);
+      r.offset_ += 64;
+      if (r.offset_ >= r.key_bytes_) {
+        r.offset_ = 0;
+        ++r.keys_;
       }
-      transpose(rows);
-      for (int64_t i = 0; i < width; ++i) {
-        if (!bf16 || keep_pairs) {
-          store_dwords(k + (d + i) * kTile + key, rows[i]);
-        } else {
-          store(k + 2 * (d + i) * kTile + key, even_bf16(rows[i]));
-          store(k + (2 * (d + i) + 1) * kTile + key, odd_bf16(rows[i]));
-        }
-      }
+    }
+  }
+
+ private:
+  const char* const* keys_;
+  const int64_t key_bytes_;
+  int64_t offset_ = 0;
+};
+
+// Transposes keys of `dwords` dwords each into k[unit][kTile]. Pairs of BF16 are taken apart unless
+// `keep_pairs`. Meanwhile asks for the keys `next`, unless that is nullptr.
+void transpose_keys(const Tokens& tokens,
+                    const Tokens* next,
+                    int64_t dwords,
+                    bool bf16,
+                    bool keep_pairs,
+                    float* k) {
+  const auto put = [&](int64_t unit, int64_t key, Dwords v) {
+    if (!bf16 || keep_pairs) {
+      store_dwords(k + unit * kTile + key, v);
+    } else {
+      store(k + 2 * unit * kTile + key, even_bf16(v));
+      store(k + (2 * unit + 1) * kTile + key, odd_bf16(v));
+    }
+  };
+  for (int64_t key = 0; key < kTile; key += kLanes) {
+    KeyRequests requests((next ? next->keys : tokens.keys) + key, dwords * 4);
+    int64_t d = 0;
+    for (; d + 4 <= dwords; d += 4) {
+      if (next) KeyRequests::ask(requests, kLanes / 4);
+      Dwords out[4];
+      transpose_quarters(tokens.keys + key, d * 4, out);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) put(d + i, key, out[i]);
+    }
+    for (; d < dwords; ++d) {
+      uint32_t lanes[kLanes];
+      for (int i = 0; i < kLanes; ++i) memcpy(lanes + i, tokens.keys[key + i] + d * 4, 4);
+      put(d, key, load_dwords(lanes));
     }
   }
 }
 
+// Rows of the right-hand side of multiply(): kVectors vectors from column `d` on.
+struct FloatRows {
+  const float* at;
+  int64_t stride;
+  FLOTILLA_INLINE Floats row(const FloatRows& rows, int64_t i, int v) {
+    return load(rows.at + i * rows.stride + v * kLanes);
+  }
+  FLOTILLA_INLINE void ask_for_next(const FloatRows&, int64_t) {}
+};
+template <bool kBf16>
+struct CachedRows {
+  const char* const* at;
+  const char* const* next;  // asked for meanwhile
+  int64_t offset;           // bytes
+  static constexpr int64_t kBytes = kWidth * (kBf16 ? 2 : 4);
+  FLOTILLA_INLINE Floats row(const CachedRows& rows, int64_t i, int v) {
+    const char* const p = rows.at[i] + rows.offset;
+    if constexpr (kBf16) {
+      return load_bf16(reinterpret_cast<const uint16_t*>(p) + v * kLanes);
+    } else {
+      return load(reinterpret_cast<const float*>(p) + v * kLanes);
+    }
+  }
+  FLOTILLA_INLINE void ask_for_next(const CachedRows& rows, int64_t i) {
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < kBytes; b += 64) {
+      _mm_prefetch(rows.next[i] + rows.offset + b, _MM_HINT_T1);
+    }
+  }
+};
+
 // sums[r] += Σ_i a[r][i] · b[i], i ascending.
-template <int R>
+template <int R, typename Rows>
 FLOTILLA_INLINE void multiply(const float* const (&a)[R],
-                              const float* b,
-                              int64_t b_stride,
+                              const Rows& b,
                               int64_t n,
                               Floats (&sums)[R][kVectors]) {
-  for (int64_t i = 0; i < n; ++i, b += b_stride) {
+  for (int64_t i = 0; i < n; ++i) {
+    Rows::ask_for_next(b, i);
     Floats row[kVectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) row[v] = load(b + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) row[v] = Rows::row(b, i, v);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Floats x = broadcast(a[r][i]);
@@ -226,7 +273,7 @@ FLOTILLA_INLINE void score(const char* const (&q)[R],
       const float* a[R];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) a[r] = reinterpret_cast<const float*>(q[r]);
-      multiply<R>(a, tile.k + key, kTile, head_dim, sums);
+      multiply(a, FloatRows{tile.k + key, kTile}, head_dim, sums);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -269,27 +316,35 @@ FLOTILLA_INLINE float soften(
 
 // sums[r] = sums[r] · factor[r] + Σ weight · V over keys [begin, end)
 template <int R>
-FLOTILLA_INLINE void add_values(const float (&weights)[kRows][kTile],
-                                int first,
+FLOTILLA_INLINE void add_values(const AttentionTask& t,
+                                const float* weights,
                                 const float* factors,
                                 int64_t begin,
                                 int64_t end,
                                 const Tile& tile,
-                                int64_t width,
                                 float* sums_base) {
+  const int64_t width = padded(t.head_dim);
   for (int64_t d = 0; d < width; d += kWidth) {
     Floats sums[R][kVectors];
     const float* a[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      a[r] = weights[first + r] + begin;
+      a[r] = weights + r * kTile + begin;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         sums[r][v] = load(sums_base + r * width + d + v * kLanes);
         if (factors) sums[r][v] = mul(sums[r][v], broadcast(factors[r]));
       }
     }
-    multiply<R>(a, tile.v + begin * width + d, width, end - begin, sums);
+    if (tile.v) {
+      multiply(a, FloatRows{tile.v + begin * width + d, width}, end - begin, sums);
+    } else if (t.cache_type == Stored::kBf16) {
+      const CachedRows<true> rows{tile.tokens->values + begin, tile.next->values + begin, d * 2};
+      multiply(a, rows, end - begin, sums);
+    } else {
+      const CachedRows<false> rows{tile.tokens->values + begin, tile.next->values + begin, d * 4};
+      multiply(a, rows, end - begin, sums);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -320,12 +375,12 @@ void attend(const AttentionTask& t,
     factors[r] = soften(scores[r], visible[r], t.scale, state.largest + m + r, state.total + m + r);
   }
   float* const sums = state.sums + m * width;
-  add_values<R>(scores, 0, factors, 0, visible[0], tile, width, sums);
+  add_values<R>(t, scores[0], factors, 0, visible[0], tile, sums);
   // Later positions see more of the last tile: each goes on alone, over keys that the others must
   // not touch.
   for (int r = 1; r < R; ++r) {
     if (visible[r] > visible[0]) {
-      add_values<1>(scores, r, nullptr, visible[0], visible[r], tile, width, sums + r * width);
+      add_values<1>(t, scores[r], nullptr, visible[0], visible[r], tile, sums + r * width);
     }
   }
 }
@@ -398,31 +453,34 @@ void point_to_queries(const AttentionTask& t, int64_t vectors, bool pairs, const
   }
 }
 
-// The n keys and values from position `begin` on. Slots behind them may never have been written:
-// they are not read.
-void load_tile(const AttentionTask& t, int64_t begin, int64_t n, bool pairs, const Scratch& s) {
-  const bool bf16 = t.cache_type == Stored::kBf16;
-  const int64_t width = padded(t.head_dim), token_bytes = t.head_dim * (bf16 ? 2 : 4);
-  const char* keys[kTile];
+// The n keys and values from position `begin` on.
+void find_tokens(const AttentionTask& t, int64_t begin, int64_t n, Tokens& tokens) {
+  const int64_t token_bytes = t.head_dim * (t.cache_type == Stored::kBf16 ? 2 : 4);
   int64_t block = begin / t.block_size, at = begin % t.block_size;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t offset = t.block_table[block] * t.block_stride + at * token_bytes;
-    keys[i] = t.keys + offset;
-    float* const v = s.v + i * width;
-    widen_row(t.values + offset, t.cache_type, v, t.head_dim);
-    for (int64_t d = t.head_dim; d < width; ++d) v[d] = 0.0f;
+    tokens.keys[i] = t.keys + offset;
+    tokens.values[i] = t.values + offset;
     if (++at == t.block_size) {
       at = 0;
       ++block;
     }
   }
-  transpose_keys(keys, n, token_bytes / 4, bf16, pairs, s.k);
+  for (int64_t i = n; i < kTile; ++i) tokens.keys[i] = tokens.values[i] = kZeros;
+}
+
+void widen_values(const AttentionTask& t, const Tokens& tokens, int64_t n, float* v) {
+  const int64_t width = padded(t.head_dim);
+  for (int64_t i = 0; i < n; ++i) {
+    widen_row(tokens.values[i], t.cache_type, v + i * width, t.head_dim);
+    for (int64_t d = t.head_dim; d < width; ++d) v[i * width + d] = 0.0f;
+  }
 }
 
 }  // namespace
 
 int64_t attention_scratch_bytes(int64_t group, int64_t head_dim) {
-  return Scratch(nullptr, vectors_of(group), head_dim).floats * 4;
+  return Scratch(nullptr, vectors_of(group), head_dim).bytes;
 }
 
 // Sums, then the largest score and the total.
@@ -433,7 +491,10 @@ void attention(const AttentionTask& t) {
   const int64_t context = t.first_position + t.rows;  // of the last row
   const bool bf16_cache = t.cache_type == Stored::kBf16, bf16_q = t.q_type == Stored::kBf16;
   const bool pairs = kPairProducts && bf16_cache && bf16_q;
+  const int64_t token_dwords = t.head_dim * (bf16_cache ? 2 : 4) / 4;
+  const bool direct = vectors <= 2 * kRows && t.head_dim % kWidth == 0;
   const Scratch s(t.scratch, vectors_of(t.group), t.head_dim);
+  Tokens tokens[2];  // of this tile and the next, by turns
   point_to_queries(t, vectors, pairs, s);
 
   // The first query vector whose position is at least p.
@@ -448,9 +509,16 @@ void attention(const AttentionTask& t) {
       state.largest[m] = kLowest;
       state.total[m] = 0.0f;
     }
+    find_tokens(t, begin, smaller(end - begin, kTile), tokens[0]);
     for (int64_t p = begin; p < end; p += kTile) {
-      const Tile tile{p, s.k, s.v};
-      load_tile(t, p, smaller(end - p, kTile), pairs, s);
+      const int64_t n = smaller(end - p, kTile), after = p + kTile;
+      const Tokens& here = tokens[p / kTile % 2];
+      Tokens& next = tokens[after / kTile % 2];
+      if (after < end) find_tokens(t, after, smaller(end - after, kTile), next);
+      transpose_keys(
+          here, direct && after < end ? &next : nullptr, token_dwords, bf16_cache, pairs, s.k);
+      if (!direct) widen_values(t, here, n, s.v);
+      const Tile tile{p, s.k, direct ? nullptr : s.v, &here, after < end ? &next : &here};
       for (int64_t m = first_at(p); m < vectors; m += kRows) {
         choose_attend(smaller(vectors - m, kRows))(t, s.queries, m, tile, pairs, state);
       }

@@ -53,7 +53,7 @@ struct RopeTask {
 // Attention of `rows` consecutive positions of one sequence for the query heads of one KV head,
 // over whole splits. Query vector m is row m / group, head m % group.
 inline constexpr int64_t kTile = 64;     // keys at a time, at multiples of kTile
-inline constexpr int64_t kSplit = 1024;  // keys whose partial results are merged, in order
+inline constexpr int64_t kSplit = 512;  // keys whose partial results are merged, in order
 inline constexpr int64_t kMaxQueryVectors = 96;
 struct AttentionTask {
   const char* q;     // first row, first head of the group
