@@ -27,9 +27,9 @@
 namespace flotilla {
 
 struct OutputOptions {
-  std::vector<std::string> stop;
-  std::vector<TokenId> stop_token_ids;  // the request's own: a stop by one of them is named, one by
-                                        // end-of-sequence is not
+  std::vector<std::string> stop = {};
+  std::vector<TokenId> stop_token_ids = {};  // the request's own: a stop by one of them is named,
+                                             // one by end-of-sequence is not
   uint32_t min_tokens = 0;    // stop strings are not looked for in the text of so many tokens
   bool include_stop = false;  // what stopped it is part of the text
   bool skip_special_tokens = true;
@@ -37,7 +37,7 @@ struct OutputOptions {
   bool tokens_as_ids = false;  // log probabilities name tokens "token_id:N"
   uint64_t text_offset = 0;    // characters of the answer before this text (an echoed prompt)
   bool discard = false;        // nothing of it is wanted (max_tokens 0): ends with the first batch
-  std::optional<ReasoningParser> reasoning;
+  std::optional<ReasoningParser> reasoning = {};
 };
 
 // How log probabilities show a position.
