@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernels/cpu/cpu_memory.h"
 #include "tests/kernels/kernel_test.h"
 
 using namespace flotilla;
@@ -42,14 +43,15 @@ TEST_CASE("CpuDevice.StreamsHaveTheTableOfTheirInstructionSet") {
 
 TEST_CASE("CpuDevice.MemoryIsZeroedAndAligned") {
   const auto device = make_cpu_device({});
-  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{4097}, size_t{5} << 20}) {
+  for (const size_t bytes :
+       {size_t{0}, size_t{1}, size_t{4097}, size_t{5} << 20, size_t{40} << 20}) {
     for (const bool exportable : {false, true}) {
       auto buffer =
           exportable ? device->allocate_exportable(bytes, "test") : device->allocate(bytes);
       REQUIRE(buffer.ok());
       CHECK(buffer->size() == bytes);
       REQUIRE(buffer->data() != nullptr);
-      const size_t alignment = bytes >= size_t{2} << 20 ? size_t{2} << 20 : 4096;
+      const size_t alignment = bytes > kShareBytes || exportable ? kHugePageBytes : 4096;
       CHECK(reinterpret_cast<uintptr_t>(buffer->data()) % alignment == 0);
       auto* const p = static_cast<char*>(buffer->data());
       CHECK(std::count(p, p + bytes, 0) == static_cast<std::ptrdiff_t>(bytes));
@@ -82,6 +84,32 @@ TEST_CASE("CpuDevice.RefusesWhatDoesNotFitAndSaysHowMuch") {
       CHECK(buffer.status().code() == StatusCode::kResourceExhausted);
       CHECK(buffer.status().message().find(std::to_string(bytes)) != std::string::npos);
     }
+  }
+}
+
+TEST_CASE("CpuDevice.BuffersThatShareASlabAreApartAndComeZeroedAgain") {
+  const auto device = make_cpu_device({});
+  std::vector<DeviceBuffer> buffers;
+  // Several slabs full, in sizes that are no pages.
+  for (int i = 0; i < 30; ++i)
+    buffers.push_back(std::move(*device->allocate((size_t{9} << 20) + 77)));
+  for (size_t i = 0; i < buffers.size(); ++i)
+    std::memset(buffers[i].data(), static_cast<int>(i + 1), buffers[i].size());
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const auto* const p = static_cast<const char*>(buffers[i].data());
+    CHECK(p[0] == static_cast<char>(i + 1));
+    CHECK(p[buffers[i].size() - 1] == static_cast<char>(i + 1));
+  }
+  // Every other one goes, then new ones come, then all go.
+  for (size_t i = 0; i < buffers.size(); i += 2) buffers[i].reset();
+  for (size_t i = 0; i < buffers.size(); i += 2) {
+    buffers[i] = std::move(*device->allocate(size_t{1} << 20));
+    const auto* const p = static_cast<const char*>(buffers[i].data());
+    CHECK(std::count(p, p + buffers[i].size(), 0) ==
+          static_cast<std::ptrdiff_t>(buffers[i].size()));
+  }
+  for (size_t i = 1; i < buffers.size(); i += 2) {
+    CHECK(*static_cast<const char*>(buffers[i].data()) == static_cast<char>(i + 1));
   }
 }
 
