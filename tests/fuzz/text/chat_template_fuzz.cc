@@ -1,0 +1,6 @@
+#include "tests/fuzz/text/targets.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  flotilla::fuzz::chat_template({data, size});
+  return 0;
+}
