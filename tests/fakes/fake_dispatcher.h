@@ -22,7 +22,7 @@ namespace flotilla {
 // What one sequence will produce. Ends by itself, or by max_tokens (kLength), or at a stop token of
 // the request.
 struct FakeScript {
-  std::vector<TokenId> tokens;
+  std::vector<TokenId> tokens = {};
   FinishReason finish = FinishReason::kStop;  // behind the last token
   TokenId stop_token = -1;                    // shown with kStop
   Status error = {};                          // with kError
