@@ -166,6 +166,7 @@ void RankLoop::on_clock_message(const wire::FromClock& message) {
     case wire::FromClock::kWelcome:
       heartbeat_every_ =
           std::chrono::milliseconds(std::max(100u, message.welcome().heartbeat_ms()));
+      next_heartbeat_ = std::min(next_heartbeat_, now + heartbeat_every_);
       return;
     case wire::FromClock::kRefused:
       return fail(failed_precondition(message.refused().reason()));
