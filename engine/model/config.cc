@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "common/fd.h"
-#include "engine/model/registry.h"
+#include "engine/model/architectures.h"
 
 namespace flotilla {
 namespace {
@@ -243,7 +243,7 @@ StatusOr<ModelConfig> parse_model_config(std::string_view text) {
         "no 'architectures' list with a name: this file describes no causal language model");
   }
   c.architecture = architecture;
-  const FamilyEntry* family = find_family(c.architecture);
+  const Architecture* family = find_architecture(c.architecture);
   if (family == nullptr) {
     return unimplemented("architecture '" + c.architecture + "'; this version serves " +
                          supported_architectures());
@@ -285,7 +285,7 @@ StatusOr<ModelConfig> parse_model_config(std::string_view text) {
   if (act != "silu") in.unsupported("hidden_act '" + act + "' (this version has silu)");
   if (in.boolean_or("use_sliding_window", false)) in.unsupported("use_sliding_window true");
 
-  switch (family->kind) {
+  switch (family->family) {
     case FamilyKind::kErnie45:
       read_rope(in, &c, 500000.0);
       c.rope_style = RopeStyle::kInterleaved;

@@ -68,9 +68,9 @@ StatusOr<std::unique_ptr<Model>> Model::load(ModelFiles files,
   model->files_ = std::move(files);
   model->loader_ = std::make_unique<ModelLoader>(
       model->files_.config, *model->files_.source, device, std::move(options));
-  const FamilyEntry* family = find_family(model->files_.config.architecture);
-  check(family != nullptr, "parse_model_config lets no unknown architecture through");
-  StatusOr<std::unique_ptr<CausalLm>> lm = family->make(*model->loader_);
+  const Architecture* architecture = find_architecture(model->files_.config.architecture);
+  check(architecture != nullptr, "parse_model_config lets no unknown architecture through");
+  StatusOr<std::unique_ptr<CausalLm>> lm = make_causal_lm(architecture->family, *model->loader_);
   if (!lm.ok()) return lm.status();
   FLOTILLA_RETURN_IF_ERROR(model->files_.source->check_all_claimed());
   model->loader_->run();
