@@ -94,8 +94,11 @@ int run(const std::vector<std::string>& args) {
   if (!input.ok()) return usage_error(input.status());
 
   if (launcher->dry_run) {
-    const StatusOr<Plan> plan = make_plan(*input);
+    StatusOr<Plan> plan = make_plan(*input);
     if (!plan.ok()) return usage_error(plan.status());
+    for (const auto* warnings : {&launcher->warnings, &server->warnings}) {
+      plan->warnings.insert(plan->warnings.end(), warnings->begin(), warnings->end());
+    }
     std::fputs((launcher->json ? plan_json(*plan) : plan_table(*plan)).c_str(), stdout);
     return kExitOk;
   }

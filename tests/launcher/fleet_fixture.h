@@ -149,7 +149,7 @@ class FakeClock : public FleetListener {
   bool wait_for_start(int rank, int count) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(
-        lock, std::chrono::seconds(60), [&] { return starts_[rank] >= count; });
+        lock, std::chrono::seconds(240), [&] { return starts_[rank] >= count; });
   }
   bool wait_for_exits(size_t count) {
     std::unique_lock lock(mutex_);

@@ -301,6 +301,10 @@ TEST_CASE("MultiApiServer.DryRunPrintsThePlanAndStartsNothing") {
   CHECK(table.exit_code() == kExitOk);
   CHECK(table.out->wait_for("RANK  HTTP  METRICS  QUEUE  DEVICE  THREADS"));
   CHECK(table.out->wait_for("--local-data-parallel-id 1"));
+  Launcher warned(
+      folder, command(folder, {"--num-servers", "2", "--dry-run"}), {{"FLOTILLA_MODLE", "x"}});
+  CHECK(warned.exit_code() == kExitOk);
+  CHECK(warned.out->wait_for("warning: the environment variable FLOTILLA_MODLE is no flag"));
   Launcher json(folder,
                 command(folder, {"--num-servers", "2", "--ports", "1811", "--dry-run", "--json"}));
   CHECK(json.exit_code() == kExitOk);

@@ -70,9 +70,9 @@ TEST_CASE("Supervisor.AKilledRankIsReportedReapedAndStartedAgainAtOnce") {
     CHECK(fleet.clock.wait_for_start(1, 2));
     CHECK(fleet.out->wait_for("2 ranks ready:", 2));
     CHECK(fleet.clock.exits() == std::vector<std::string>{"rank 1 signal 9 (Killed)"});
-    CHECK(fleet.err->count("event=rank_died rank=1") == 1);
-    CHECK(fleet.err->count("how=\"signal 9 (Killed)\"") == 1);
-    CHECK(fleet.err->count("event=rank_last_line rank=1 line=\"a last word\"") == 1);
+    CHECK(fleet.err->wait_for("event=rank_died rank=1"));
+    CHECK(fleet.err->wait_for("how=\"signal 9 (Killed)\""));
+    CHECK(fleet.err->wait_for("event=rank_last_line rank=1 line=\"a last word\""));
     CHECK(fleet.out->count("rank 1: ended (signal 9 (Killed)), starting again") == 1);
     fleet.supervisor->drain();
   });
@@ -258,7 +258,7 @@ TEST_CASE("Supervisor.AHungRankIsKilledAndStartedAgain") {
     const pid_t pid = fleet.clock.pid(0);
     fleet.supervisor->on_hung(Rank(0), pid, "no progress for 20 s");
     CHECK(fleet.clock.wait_for_start(0, 2));
-    CHECK(fleet.err->count("event=rank_hung rank=0") == 1);
+    CHECK(fleet.err->wait_for("event=rank_hung rank=0"));
     fleet.supervisor->on_hung(Rank(0), pid, "late news of a process that is gone");
     fleet.supervisor->on_hung(Rank(9), pid, "no such rank");
     fleet.supervisor->drain();
@@ -386,13 +386,13 @@ TEST_CASE("Supervisor.ARankInheritsItsSocketsAndNothingElse") {
   const pid_t me = getpid();
   fleet.run([&] {
     CHECK(fleet.out->wait_for("[rank 0] secret 32"));
-    CHECK(fleet.out->count("[rank 0] fds 0 1 2") == 1);
-    CHECK(fleet.out->count("[rank 0] env ") == 1);  // FLOTILLA_FDS was taken
-    CHECK(fleet.out->count("[rank 0] env PATH=/bin") == 1);
-    CHECK(fleet.out->count("[rank 0] cpus 1 first 0") == 1);
-    CHECK(fleet.out->count("[rank 0] group own") ==
-          1);  // Ctrl-C reaches ranks once, by way of the launcher
-    CHECK(fleet.out->count("[rank 0] parent " + std::to_string(me)) == 1);
+    CHECK(fleet.out->wait_for("[rank 0] fds 0 1 2"));
+    CHECK(fleet.out->wait_for("[rank 0] env "));  // FLOTILLA_FDS was taken
+    CHECK(fleet.out->wait_for("[rank 0] env PATH=/bin"));
+    CHECK(fleet.out->wait_for("[rank 0] cpus 1 first 0"));
+    CHECK(fleet.out->wait_for(
+        "[rank 0] group own"));  // Ctrl-C reaches ranks once, by way of the launcher
+    CHECK(fleet.out->wait_for("[rank 0] parent " + std::to_string(me)));
     fleet.supervisor->drain();
   });
 }
