@@ -50,7 +50,10 @@ void pin_this_thread(int core) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads, std::vector<int> cores) : cores_(std::move(cores)) {
+ThreadPool::ThreadPool(int num_threads, std::vector<int> cores)
+    : num_threads_(num_threads),
+      cores_(std::move(cores)),
+      ranges_(std::make_unique<Range[]>(static_cast<size_t>(std::max(num_threads, 1)))) {
   check(num_threads >= 1, "a thread pool needs at least one thread");
   // Workers leave the process's signals to the threads that expect them.
   sigset_t all, before;
@@ -69,7 +72,7 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(int64_t count, Function function, void* context) {
   if (!cores_.empty()) pin_caller();
-  if (workers_.empty() || count <= 1) {
+  if (num_threads_ == 1 || count <= 1) {
     for (int64_t task = 0; task < count; ++task) function(context, task, 0);
     return;
   }
@@ -78,7 +81,11 @@ void ThreadPool::run(int64_t count, Function function, void* context) {
   function_ = function;
   context_ = context;
   done_.store(0, std::memory_order_relaxed);
-  claims_.store(uint64_t{tasks} << 32, std::memory_order_release);
+  const auto threads = static_cast<uint64_t>(num_threads_);
+  for (uint64_t i = 0; i < threads; ++i) {
+    const uint64_t begin = tasks * i / threads, end = tasks * (i + 1) / threads;
+    ranges_[i].end_and_next.store(end << 32 | begin, std::memory_order_release);
+  }
   region_.fetch_add(1);
   if (const uint32_t sleepers = sleepers_.load(); sleepers > 0) {
     futex_wake(region_, std::min(sleepers, tasks - 1));
@@ -101,8 +108,17 @@ void ThreadPool::run(int64_t count, Function function, void* context) {
 
 uint32_t ThreadPool::claim_and_run(int thread) {
   uint32_t finished = 0;
+  for (int i = 0; i < num_threads_; ++i) {
+    finished +=
+        claim_and_run_range(ranges_[static_cast<size_t>((thread + i) % num_threads_)], thread);
+  }
+  return finished;
+}
+
+uint32_t ThreadPool::claim_and_run_range(Range& range, int thread) {
+  uint32_t finished = 0;
   while (true) {
-    const uint64_t claim = claims_.fetch_add(1, std::memory_order_acq_rel);
+    const uint64_t claim = range.end_and_next.fetch_add(1, std::memory_order_acq_rel);
     const auto task = static_cast<uint32_t>(claim);
     if (task >= claim >> 32) return finished;
     function_(context_, task, thread);

@@ -11,9 +11,11 @@ constexpr int kVectors = kPanel / kLanes;
 // Rows whose sums over one panel fit into the registers.
 constexpr int kRows = kLanes == 16 ? 8 : 3;
 constexpr int64_t kUnitBytes = kPanel * 4;
-// How far ahead of its use a weight is asked for. The next panel is the next in memory, so this
-// crosses panels.
+// How far ahead of its use a weight is asked for, by passes of several rows: a pass of one or two
+// is no faster than the hardware's own prefetching, and only disturbs it (measured). The next panel
+// is the next in memory, so this crosses panels.
 constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kRowsToPrefetch = 3;
 // Units of a panel that stay in the second-level cache (1 MiB and more) while all rows of a task
 // pass over them.
 constexpr int64_t kUnitsAtOnce = 2048;
@@ -220,9 +222,9 @@ void gemm(const GemmTask& t) {
               t.x + at(t.x_rows, t.row_begin + r + i) * t.x_stride + unit * k_per_unit * x_bytes;
         }
         pass.sums = sums + r * kPanel;
-        // Later rows find the panel in the cache.
-        const MultiplyRows f =
-            r == 0 ? choose<true>(bf16_x, bf16_w, n) : choose<false>(bf16_x, bf16_w, n);
+        // Later passes find the panel in the cache.
+        const MultiplyRows f = r == 0 && n >= kRowsToPrefetch ? choose<true>(bf16_x, bf16_w, n)
+                                                              : choose<false>(bf16_x, bf16_w, n);
         f(pass);
       }
       unit += pass.units;
