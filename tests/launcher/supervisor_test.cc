@@ -182,7 +182,8 @@ TEST_CASE("Supervisor.ARankThatOthersWaitForComesBackDuringADrain") {
     CHECK(fleet.out->wait_for("[rank 1] got signal 1"));
     fleet.clock.signal(1, SIGKILL);
     CHECK(fleet.out->wait_for("[rank 1] up", 2));
-    // The other one finishes: the helper is told to go (it is deaf here, so it takes a kill).
+    // The other one finishes: the one that came back is told to go (it is deaf here, so it takes a
+    // kill).
     CHECK(fleet.out->wait_for("[rank 0] got signal 1"));
     fleet.clock.signal(0, SIGTERM);
     CHECK(fleet.clock.wait_for_exits(2));
@@ -524,6 +525,18 @@ TEST_CASE("Supervisor.SleepsWhileNothingHappens") {
     fleet.supervisor->drain();
   });
   CHECK(switches <= 2);  // it may just have been falling asleep
+}
+
+TEST_CASE("SignalChild.ReachesTheChildAndNobodyOnceItIsGone") {
+  ChildCommand command;
+  command.program = FLOTILLA_FAKE_RANK;
+  command.args = {"--on-term", "deaf"};
+  const auto child = start_child(command, {});
+  REQUIRE(child.ok());
+  signal_child(child->pidfd.get(), SIGKILL);
+  CHECK(describe_wait_status(reap_child(child->pid)) == "signal 9 (Killed)");
+  signal_child(child->pidfd.get(), SIGKILL);
+  CHECK_FALSE(has_children());
 }
 
 TEST_CASE("RestartPolicy.BacksOffFromOneSecondToThirtyAndGivesUpAtFive") {
