@@ -33,8 +33,10 @@ inline std::string safetensors_bytes(const std::vector<RawTensor>& tensors) {
   for (const RawTensor& t : tensors) {
     if (header.size() > 1) header += ",";
     header += "\"" + t.name + "\":{\"dtype\":\"" + t.dtype + "\",\"shape\":[";
-    for (size_t i = 0; i < t.shape.size(); ++i) header += (i ? "," : "") + std::to_string(t.shape[i]);
-    header += "],\"data_offsets\":[" + std::to_string(data.size()) + "," + std::to_string(data.size() + t.bytes.size()) + "]}";
+    for (size_t i = 0; i < t.shape.size(); ++i)
+      header += (i ? "," : "") + std::to_string(t.shape[i]);
+    header += "],\"data_offsets\":[" + std::to_string(data.size()) + "," +
+              std::to_string(data.size() + t.bytes.size()) + "]}";
     data += t.bytes;
   }
   return safetensors_bytes(header + "}", data);
@@ -56,7 +58,8 @@ inline std::string encode_values(const std::vector<float>& values, const std::st
 
 struct TempDir {
   TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "flotilla-test-XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "flotilla-test-XXXXXX").string();
     path = ::mkdtemp(pattern.data());
   }
   ~TempDir() { std::filesystem::remove_all(path); }

@@ -1,4 +1,5 @@
-// Damaged, hostile and mismatched checkpoints: each refused by name, with what was expected and what was found.
+// Damaged, hostile and mismatched checkpoints: each refused by name, with what was expected and
+// what was found.
 #include "engine/model/checkpoint.h"
 
 #include <doctest/doctest.h>
@@ -26,14 +27,24 @@ std::string open_error(const std::string& bytes) {
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
 }
 
-RawTensor tensor(const std::string& name, std::vector<int64_t> shape, const std::string& dtype = "BF16") {
+RawTensor tensor(const std::string& name,
+                 std::vector<int64_t> shape,
+                 const std::string& dtype = "BF16") {
   int64_t n = 1;
   for (const int64_t d : shape) n *= d;
-  return {name, dtype, shape, std::string(static_cast<size_t>(n) * (dtype == "F32" ? 4 : dtype == "I64" ? 8 : 2), '\1')};
+  return {name,
+          dtype,
+          shape,
+          std::string(static_cast<size_t>(n) * (dtype == "F32"   ? 4
+                                                : dtype == "I64" ? 8
+                                                                 : 2),
+                      '\1')};
 }
 
 struct Dir : TempDir {
-  explicit Dir(const std::vector<RawTensor>& tensors) { write_file(path / "model.safetensors", safetensors_bytes(tensors)); }
+  explicit Dir(const std::vector<RawTensor>& tensors) {
+    write_file(path / "model.safetensors", safetensors_bytes(tensors));
+  }
 };
 
 }  // namespace
@@ -52,33 +63,48 @@ TEST_CASE("Safetensors.RefusesHostileHeadersByName") {
   CHECK(header_error("", 0) == "the header does not begin with '{'");
   CHECK(header_error("[]", 0) == "the header does not begin with '{'");
   CHECK(header_error("{", 0).starts_with("the header is no JSON object of depth ≤ 3"));
-  CHECK(header_error(R"({"a":{"dtype":{"x":{"y":[[[]]]}}}})", 0).starts_with("the header is no JSON object of depth ≤ 3"));
+  CHECK(header_error(R"({"a":{"dtype":{"x":{"y":[[[]]]}}}})", 0)
+            .starts_with("the header is no JSON object of depth ≤ 3"));
   CHECK(header_error(R"({"a":1})", 0) == "entry 'a' is no object");
   CHECK(header_error(R"({"__metadata__":{"x":1}})", 0) == "__metadata__ 'x' is no string");
   CHECK(header_error(R"({"a":{"shape":[1],"data_offsets":[0,4]}})", 4) == "tensor 'a': no dtype");
   CHECK(header_error(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4) == "tensor 'a': no shape");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1]}})", 4) == "tensor 'a': no data_offsets");
-  CHECK(header_error(R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4) == "tensor 'a': unknown dtype 'F31'");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4) == "tensor 'a': a dimension is no whole number ≥ 0");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4) == "tensor 'a': a dimension is no whole number ≥ 0");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4) == "tensor 'a': the shape overflows");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4) == "tensor 'a': more than 8 dimensions");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4) == "tensor 'a': data_offsets are not two whole numbers ≥ 0");
+  CHECK(header_error(R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", 4) ==
+        "tensor 'a': unknown dtype 'F31'");
+  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4) ==
+        "tensor 'a': a dimension is no whole number ≥ 0");
+  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,4]}})", 4) ==
+        "tensor 'a': a dimension is no whole number ≥ 0");
+  CHECK(header_error(
+            R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4) ==
+        "tensor 'a': the shape overflows");
+  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})",
+                     4) == "tensor 'a': more than 8 dimensions");
+  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4) ==
+        "tensor 'a': data_offsets are not two whole numbers ≥ 0");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4) ==
         "tensor 'a': data_offsets [4, 0] do not lie in the 4 bytes of data");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", 4) ==
         "tensor 'a': data_offsets [0, 8] do not lie in the 4 bytes of data");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4) ==
         "tensor 'a': has 4 bytes, its shape and type need 8");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8) ==
-        "tensor 'a' appears twice");
-  CHECK(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12) ==
-        "tensor 'b' begins at byte 4, the one before ends at 8: overlap or hole");
+  CHECK(
+      header_error(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+          8) == "tensor 'a' appears twice");
+  CHECK(
+      header_error(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+          12) == "tensor 'b' begins at byte 4, the one before ends at 8: overlap or hole");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8) ==
         "tensor 'a' begins at byte 4, the one before ends at 0: overlap or hole");
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 8) ==
         "the tensors end at byte 4, the data at 8 (file cut short, or something behind it)");
-  CHECK(header_error("{\"" + std::string(600, 'n') + R"(":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4).ends_with("is too long"));
+  CHECK(header_error("{\"" + std::string(600, 'n') +
+                         R"(":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+                     4)
+            .ends_with("is too long"));
   CHECK(header_error("{\"bad\xff\":{}}", 0).starts_with("the header is no JSON"));
 }
 
@@ -86,8 +112,10 @@ TEST_CASE("Safetensors.RefusesDamagedFiles") {
   CHECK(open_error("1234") == "shorter than the 8 bytes that give the header's length");
   CHECK(open_error(std::string("\xff\xff\xff\xff\xff\xff\xff\xff", 8) + "{}") ==
         "header of 18446744073709551615 bytes, the limit is 100,000,000");
-  CHECK(open_error(std::string("\x10\0\0\0\0\0\0\0", 8) + "{}") == "header of 16 bytes in a file of 10");
-  CHECK(open_error(safetensors_bytes({tensor("a", {2})}) + "x").ends_with("(file cut short, or something behind it)"));
+  CHECK(open_error(std::string("\x10\0\0\0\0\0\0\0", 8) + "{}") ==
+        "header of 16 bytes in a file of 10");
+  CHECK(open_error(safetensors_bytes({tensor("a", {2})}) + "x")
+            .ends_with("(file cut short, or something behind it)"));
   CHECK(SafetensorsFile::open("/proc").status().message().ends_with("no regular file"));
   CHECK(SafetensorsFile::open("/nonexistent.safetensors").status().code() == StatusCode::kNotFound);
 }
@@ -99,8 +127,10 @@ TEST_CASE("Checkpoint.NamesMissingMisshapenWrongTypedAndUnusedTensors") {
   TensorSource& source = **opened;
   const std::string where = dir.path.string() + ": ";
   CHECK(source.claim("b", {2, 3}).status().message() == where + "tensor 'b' [2, 3] is missing");
-  CHECK(source.claim("a", {3, 2}).status().message() == where + "tensor 'a' has shape [2, 3], config.json asks for [3, 2]");
-  CHECK(source.claim("i", {2}).status().message().starts_with(where + "tensor 'i' has type I64, expected one of F32"));
+  CHECK(source.claim("a", {3, 2}).status().message() ==
+        where + "tensor 'a' has shape [2, 3], config.json asks for [3, 2]");
+  CHECK(source.claim("i", {2}).status().message().starts_with(
+      where + "tensor 'i' has type I64, expected one of F32"));
   CHECK(source.claim("a", {2, 3}).ok());
   CHECK(source.bytes_read() == 12);
   CHECK(source.check_all_claimed().message() ==
@@ -124,31 +154,48 @@ TEST_CASE("Checkpoint.U16IsBf16AndI8IsFp8") {
 }
 
 TEST_CASE("Checkpoint.IndexAndShardsMustAgree") {
-  const auto message = [](const std::string& index, const std::vector<std::pair<std::string, std::vector<RawTensor>>>& shards) {
-    TempDir dir;
-    write_file(dir.path / "model.safetensors.index.json", index);
-    for (const auto& [name, tensors] : shards) write_file(dir.path / name, safetensors_bytes(tensors));
-    std::string text = open_checkpoint(dir.path).status().message();
-    for (size_t at; (at = text.find(dir.path.string() + "/")) != text.npos;) text.erase(at, dir.path.string().size() + 1);
-    return text;
-  };
+  const auto message =
+      [](const std::string& index,
+         const std::vector<std::pair<std::string, std::vector<RawTensor>>>& shards) {
+        TempDir dir;
+        write_file(dir.path / "model.safetensors.index.json", index);
+        for (const auto& [name, tensors] : shards)
+          write_file(dir.path / name, safetensors_bytes(tensors));
+        std::string text = open_checkpoint(dir.path).status().message();
+        for (size_t at; (at = text.find(dir.path.string() + "/")) != text.npos;)
+          text.erase(at, dir.path.string().size() + 1);
+        return text;
+      };
   const std::string both = R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors"}})";
-  CHECK(message(both, {{"1.safetensors", {tensor("a", {1})}}, {"2.safetensors", {tensor("b", {1})}}}) == "");
-  CHECK(message(both, {{"1.safetensors", {tensor("a", {1})}}}).starts_with(
-      "model.safetensors.index.json names the shard 2.safetensors, which is missing"));
-  CHECK(message(both, {{"1.safetensors", {tensor("b", {1})}}, {"2.safetensors", {tensor("a", {1})}}}) ==
+  CHECK(message(both,
+                {{"1.safetensors", {tensor("a", {1})}}, {"2.safetensors", {tensor("b", {1})}}}) ==
+        "");
+  CHECK(message(both, {{"1.safetensors", {tensor("a", {1})}}})
+            .starts_with(
+                "model.safetensors.index.json names the shard 2.safetensors, which is missing"));
+  CHECK(message(both,
+                {{"1.safetensors", {tensor("b", {1})}}, {"2.safetensors", {tensor("a", {1})}}}) ==
         "model.safetensors.index.json: tensor 'a' is not in 1.safetensors, where the index says");
-  CHECK(message(both, {{"1.safetensors", {tensor("a", {1})}}, {"2.safetensors", {tensor("b", {1}), tensor("c", {1})}}}) ==
-        "model.safetensors.index.json: 2.safetensors holds tensor 'c', which the index does not name");
-  CHECK(message(both, {{"1.safetensors", {tensor("a", {1})}}, {"2.safetensors", {tensor("a", {1}), tensor("b", {1})}}})
+  CHECK(message(both,
+                {{"1.safetensors", {tensor("a", {1})}},
+                 {"2.safetensors", {tensor("b", {1}), tensor("c", {1})}}}) ==
+        "model.safetensors.index.json: 2.safetensors holds tensor 'c', which the index does not "
+        "name");
+  CHECK(message(both,
+                {{"1.safetensors", {tensor("a", {1})}},
+                 {"2.safetensors", {tensor("a", {1}), tensor("b", {1})}}})
             .ends_with("tensor 'a' is in more than one file"));
   CHECK(message(R"({"weight_map":{"a":"../1.safetensors"}})", {}) ==
         "model.safetensors.index.json: '../1.safetensors' is no plain file name");
-  CHECK(message(R"({"weight_map":{"a":1}})", {}) == "model.safetensors.index.json: the file of tensor 'a' is no string");
+  CHECK(message(R"({"weight_map":{"a":1}})", {}) ==
+        "model.safetensors.index.json: the file of tensor 'a' is no string");
   CHECK(message(R"({"weights":{}})", {}) == "model.safetensors.index.json: no object 'weight_map'");
   CHECK(message("nonsense", {}) == "model.safetensors.index.json: no object 'weight_map'");
   TempDir empty;
-  CHECK(open_checkpoint(empty.path).status().message().ends_with("holds neither model.safetensors nor model.safetensors.index.json"));
+  CHECK(open_checkpoint(empty.path)
+            .status()
+            .message()
+            .ends_with("holds neither model.safetensors nor model.safetensors.index.json"));
 }
 
 TEST_CASE("DummySource.IsTheSameForASeedAndHasUnitNormsZeroBiasesAndAWidthOf0.02") {
@@ -177,26 +224,37 @@ TEST_CASE("DummySource.IsTheSameForASeedAndHasUnitNormsZeroBiasesAndAWidthOf0.02
 TEST_CASE("ModelConfig.NamesWhatIsMissingWrongOrNotInThisVersion") {
   const std::string base =
       R"("hidden_size":8,"num_hidden_layers":2,"num_attention_heads":2,"vocab_size":10,"intermediate_size":8)";
-  const auto error = [&](const std::string& text) { return parse_model_config(text).status().message(); };
-  const auto with = [&](const std::string& more) { return error("{\"architectures\":[\"LlamaForCausalLM\"]," + base + more + "}"); };
+  const auto error = [&](const std::string& text) {
+    return parse_model_config(text).status().message();
+  };
+  const auto with = [&](const std::string& more) {
+    return error("{\"architectures\":[\"LlamaForCausalLM\"]," + base + more + "}");
+  };
   CHECK(with("") == "");
   CHECK(error("[]").starts_with("no JSON object"));
-  CHECK(error("{}") == "no 'architectures' list with a name: this file describes no causal language model");
-  CHECK(error(R"({"architectures":["GPT2LMHeadModel"]})").starts_with("architecture 'GPT2LMHeadModel'; this version serves Ernie4_5_Moe"));
+  CHECK(error("{}") ==
+        "no 'architectures' list with a name: this file describes no causal language model");
+  CHECK(error(R"({"architectures":["GPT2LMHeadModel"]})")
+            .starts_with("architecture 'GPT2LMHeadModel'; this version serves Ernie4_5_Moe"));
   CHECK(error(R"({"architectures":["LlamaForCausalLM"]})") == "num_hidden_layers is missing");
   CHECK(with(R"(,"num_key_value_heads":3)") == "num_key_value_heads is 3, allowed are 1 to 2");
   CHECK(with(R"(,"head_dim":7)") == "head_dim 7 is odd");
   CHECK(with(R"(,"head_dim":"x")") == "head_dim is no whole number");
   CHECK(with(R"(,"hidden_act":"gelu")") == "hidden_act 'gelu' (this version has silu)");
-  CHECK(with(R"(,"rope_scaling":{"rope_type":"yarn"})") == "rope_scaling of type 'yarn' (this version has default and llama3)");
+  CHECK(with(R"(,"rope_scaling":{"rope_type":"yarn"})") ==
+        "rope_scaling of type 'yarn' (this version has default and llama3)");
   CHECK(with(R"(,"rope_theta":0)").starts_with("rope_theta is 0.000000, allowed are 1.0"));
-  CHECK(with(R"(,"quantization_config":{"quant_method":"gptq"})").starts_with("quantization_config (method 'gptq'"));
+  CHECK(with(R"(,"quantization_config":{"quant_method":"gptq"})")
+            .starts_with("quantization_config (method 'gptq'"));
   CHECK(with(R"(,"tie_word_embeddings":1)") == "tie_word_embeddings is neither true nor false");
-  CHECK(error("{\"architectures\":[\"Ernie4_5_MoeForCausalLM\"]," + base + R"(,"moe_num_experts":[64,64]})") ==
+  CHECK(error("{\"architectures\":[\"Ernie4_5_MoeForCausalLM\"]," + base +
+              R"(,"moe_num_experts":[64,64]})") ==
         "moe_num_experts is a list (a vision-language model); this version serves text models");
-  CHECK(error("{\"architectures\":[\"Ernie4_5_MoeForCausalLM\"]," + base + R"(,"moe_num_experts":4,"moe_k":5,"moe_intermediate_size":4})") ==
+  CHECK(error("{\"architectures\":[\"Ernie4_5_MoeForCausalLM\"]," + base +
+              R"(,"moe_num_experts":4,"moe_k":5,"moe_intermediate_size":4})") ==
         "moe_k is 5, allowed are 1 to 4");
-  const auto tail = parse_model_config("{\"architectures\":[\"Ernie4_5ForCausalLM\"]," + base + ",\"remove_tail_layer\":true,\"eos_token_id\":[2,3]}");
+  const auto tail = parse_model_config("{\"architectures\":[\"Ernie4_5ForCausalLM\"]," + base +
+                                       ",\"remove_tail_layer\":true,\"eos_token_id\":[2,3]}");
   CHECK(tail->num_layers == 1);
   CHECK(tail->eos_token_ids == std::vector<TokenId>{2, 3});
   CHECK(tail->rope_theta == 500000.0);

@@ -18,7 +18,14 @@ struct Rig {
   explicit Rig(ExpertStore::Load load)
       : device(make_cpu_device({.num_threads = 1, .cores = {}, .isa = CpuIsa::kReference})),
         stream(device->create_stream()),
-        store({.num_experts = 6, .num_layers = 3, .hidden = 4, .intermediate = 2, .stored = DType::kF32}, *device, *stream, std::move(load)) {}
+        store({.num_experts = 6,
+               .num_layers = 3,
+               .hidden = 4,
+               .intermediate = 2,
+               .stored = DType::kF32},
+              *device,
+              *stream,
+              std::move(load)) {}
   std::unique_ptr<Device> device;
   std::unique_ptr<Stream> stream;
   ExpertStore store;
@@ -50,7 +57,9 @@ TEST_CASE("ExpertStore.LoadsOnlyWhatIsNewAndDropsWhatIsNotNamed") {
 
 TEST_CASE("ExpertStore.HoldsWhatItHeldWhenALoadFails") {
   bool broken = false;
-  Rig rig([&](int64_t, ExpertId, const ExpertWeights&) { return broken ? invalid_argument("tensor 'x' is missing") : ok_status(); });
+  Rig rig([&](int64_t, ExpertId, const ExpertWeights&) {
+    return broken ? invalid_argument("tensor 'x' is missing") : ok_status();
+  });
   REQUIRE(rig.store.place(ids({0}), 1).ok());
   broken = true;
   CHECK(rig.store.place(ids({1, 2}), 2).message() == "tensor 'x' is missing");
@@ -64,11 +73,15 @@ TEST_CASE("ExpertStore.ARankReadsOnlyTheBytesOfItsOwnExperts") {
   auto device = make_cpu_device({.num_threads = 1, .cores = {}, .isa = CpuIsa::kReference});
   auto files = open_model({.dir = dir});
   REQUIRE(files.ok());
-  auto model = Model::load(std::move(*files), *device, {.activation = DType::kBf16, .max_positions = 16, .threads = 1, .progress = {}});
+  auto model =
+      Model::load(std::move(*files),
+                  *device,
+                  {.activation = DType::kBf16, .max_positions = 16, .threads = 1, .progress = {}});
   REQUIRE(model.ok());
   const uint64_t without = (*model)->bytes_read();
   const ModelConfig& c = (*model)->config();
-  const auto expert = static_cast<uint64_t>(c.num_moe_layers() * 3 * c.hidden_size * c.moe.intermediate_size * 2);
+  const auto expert =
+      static_cast<uint64_t>(c.num_moe_layers() * 3 * c.hidden_size * c.moe.intermediate_size * 2);
   REQUIRE((*model)->lm().experts()->place(ids({2, 7}), 1).ok());
   CHECK((*model)->bytes_read() - without == 2 * expert);
 }

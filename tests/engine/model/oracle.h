@@ -1,5 +1,6 @@
-// A slow, obvious forward pass in double precision, written from the families' published arithmetic and nothing of the engine: what the
-// engine's logits are compared with for shapes that no fixture has. Weights are kept as double, [out, in].
+// A slow, obvious forward pass in double precision, written from the families' published arithmetic
+// and nothing of the engine: what the engine's logits are compared with for shapes that no fixture
+// has. Weights are kept as double, [out, in].
 #pragma once
 
 #include <algorithm>
@@ -20,13 +21,14 @@ using Vector = std::vector<double>;
 
 struct Shape {
   std::string family = "ernie";  // "ernie", "qwen3", "llama"
-  int layers = 2, hidden = 48, heads = 4, kv_heads = 2, head_dim = 16, intermediate = 64, vocab = 97;
+  int layers = 2, hidden = 48, heads = 4, kv_heads = 2, head_dim = 16, intermediate = 64,
+      vocab = 97;
   double eps = 1e-5, theta = 10000.0;
   bool tied = true, bias = false;
   int experts = 0, top_k = 0, expert_width = 0, shared_width = 0;
   std::vector<bool> moe_layer = {};  // [layers]; empty: none
   bool correction_bias = true, renormalize = true;
-  bool llama3 = false;          // rope scaling with factor 8, low 1, high 4, original 64
+  bool llama3 = false;  // rope scaling with factor 8, low 1, high 4, original 64
 };
 
 // name → [out, in] (a vector is one row), values that BF16 holds exactly.
@@ -116,12 +118,16 @@ class Model {
       for (Vector& row : x) add(row, ffn(l, rms_norm(row, at(l, "n2")[0], s_.eps)));
     }
     std::vector<Vector> out;
-    for (const Vector& row : x) out.push_back(times(s_.tied ? w_.at("embed") : w_.at("head"), rms_norm(row, w_.at("norm")[0], s_.eps)));
+    for (const Vector& row : x)
+      out.push_back(
+          times(s_.tied ? w_.at("embed") : w_.at("head"), rms_norm(row, w_.at("norm")[0], s_.eps)));
     return out;
   }
 
  private:
-  const Matrix& at(int l, const std::string& name) const { return w_.at(std::to_string(l) + "." + name); }
+  const Matrix& at(int l, const std::string& name) const {
+    return w_.at(std::to_string(l) + "." + name);
+  }
 
   double frequency(int j) const {
     const double f = std::pow(s_.theta, -2.0 * j / s_.head_dim);
@@ -147,7 +153,8 @@ class Model {
   }
 
   // Heads of one projection of all rows.
-  std::vector<std::vector<Vector>> heads(int l, const std::vector<Vector>& n, const std::string& name, int count, bool rotated) const {
+  std::vector<std::vector<Vector>> heads(
+      int l, const std::vector<Vector>& n, const std::string& name, int count, bool rotated) const {
     std::vector<std::vector<Vector>> out;
     for (size_t t = 0; t < n.size(); ++t) {
       Vector y = times(at(l, name), n[t]);
@@ -168,7 +175,8 @@ class Model {
   void attention(int l, std::vector<Vector>& x) const {
     std::vector<Vector> n;
     for (const Vector& row : x) n.push_back(rms_norm(row, at(l, "n1")[0], s_.eps));
-    const auto q = heads(l, n, "q", s_.heads, true), k = heads(l, n, "k", s_.kv_heads, true), v = heads(l, n, "v", s_.kv_heads, false);
+    const auto q = heads(l, n, "q", s_.heads, true), k = heads(l, n, "k", s_.kv_heads, true),
+               v = heads(l, n, "v", s_.kv_heads, false);
     for (size_t t = 0; t < x.size(); ++t) {
       Vector mixed;
       for (int h = 0; h < s_.heads; ++h) {
@@ -176,7 +184,8 @@ class Model {
         Vector score;
         for (size_t u = 0; u <= t; ++u) {
           double dot = 0;
-          for (size_t d = 0; d < static_cast<size_t>(s_.head_dim); ++d) dot += q[t][static_cast<size_t>(h)][d] * k[u][kv][d];
+          for (size_t d = 0; d < static_cast<size_t>(s_.head_dim); ++d)
+            dot += q[t][static_cast<size_t>(h)][d] * k[u][kv][d];
           score.push_back(dot / std::sqrt(s_.head_dim));
         }
         const double top = *std::max_element(score.begin(), score.end());
@@ -210,12 +219,14 @@ class Model {
     if (s_.family == "ernie" && s_.correction_bias) add(score, at(l, "cb")[0]);
     std::vector<size_t> order(p.size());
     for (size_t e = 0; e < order.size(); ++e) order[e] = e;
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return score[a] > score[b]; });
+    std::stable_sort(
+        order.begin(), order.end(), [&](size_t a, size_t b) { return score[a] > score[b]; });
     order.resize(static_cast<size_t>(s_.top_k));
     double chosen = 0;
     for (const size_t e : order) chosen += p[e];
     Vector y(n.size(), 0.0);
-    for (const size_t e : order) add(y, mlp(l, "e" + std::to_string(e) + ".", n), s_.renormalize ? p[e] / chosen : p[e]);
+    for (const size_t e : order)
+      add(y, mlp(l, "e" + std::to_string(e) + ".", n), s_.renormalize ? p[e] / chosen : p[e]);
     if (s_.shared_width > 0) add(y, mlp(l, "s", n));
     return y;
   }

@@ -17,7 +17,8 @@ enum class FileLayout {
 
 class CheckpointWriter {
  public:
-  CheckpointWriter(const Shape& s, const Weights& w, FileLayout layout) : s_(s), w_(w), layout_(layout) {}
+  CheckpointWriter(const Shape& s, const Weights& w, FileLayout layout)
+      : s_(s), w_(w), layout_(layout) {}
 
   std::vector<RawTensor> tensors() {
     const std::string root = paddle() ? "ernie." : "model.";
@@ -30,9 +31,14 @@ class CheckpointWriter {
 
  private:
   bool paddle() const { return layout_ == FileLayout::kPaddle; }
-  const Matrix& at(int l, const std::string& name) const { return w_.at(std::to_string(l) + "." + name); }
+  const Matrix& at(int l, const std::string& name) const {
+    return w_.at(std::to_string(l) + "." + name);
+  }
 
-  void put(const std::string& name, std::vector<int64_t> shape, const std::vector<float>& values, bool f32 = false) {
+  void put(const std::string& name,
+           std::vector<int64_t> shape,
+           const std::vector<float>& values,
+           bool f32 = false) {
     const std::string dtype = f32 ? "F32" : paddle() ? "U16" : "BF16";
     out_.push_back({name, dtype, std::move(shape), encode_values(values, dtype)});
   }
@@ -74,7 +80,8 @@ class CheckpointWriter {
     for (int e = 0; e < s_.experts; ++e) {
       const std::string name = "e" + std::to_string(e) + ".";
       for (const char* part : {"g", "u"}) {
-        for (const Vector& row : at(l, name + part)) gate_up.insert(gate_up.end(), row.begin(), row.end());
+        for (const Vector& row : at(l, name + part))
+          gate_up.insert(gate_up.end(), row.begin(), row.end());
       }
       for (const Vector& row : at(l, name + "d")) down.insert(down.end(), row.begin(), row.end());
     }
@@ -98,16 +105,21 @@ class CheckpointWriter {
       vector(p + "self_attn.q_norm.weight", at(l, "qn"));
       vector(p + "self_attn.k_norm.weight", at(l, "kn"));
     }
-    if (s_.moe_layer.empty() || !s_.moe_layer[static_cast<size_t>(l)]) return mlp(l, p + "mlp.", "m");
+    if (s_.moe_layer.empty() || !s_.moe_layer[static_cast<size_t>(l)])
+      return mlp(l, p + "mlp.", "m");
     linear(p + "mlp.gate", {at(l, "gate")}, true);
     if (s_.family == "ernie" && s_.correction_bias) {
       const Vector& b = at(l, "cb")[0];
-      put(p + "mlp.moe_statics.e_score_correction_bias", {1, s_.experts}, std::vector<float>(b.begin(), b.end()), true);
+      put(p + "mlp.moe_statics.e_score_correction_bias",
+          {1, s_.experts},
+          std::vector<float>(b.begin(), b.end()),
+          true);
     }
     if (layout_ == FileLayout::kStacked) {
       stacked_experts(l, p + "mlp.");
     } else {
-      for (int e = 0; e < s_.experts; ++e) mlp(l, p + "mlp.experts." + std::to_string(e) + ".", "e" + std::to_string(e) + ".");
+      for (int e = 0; e < s_.experts; ++e)
+        mlp(l, p + "mlp.experts." + std::to_string(e) + ".", "e" + std::to_string(e) + ".");
     }
     if (s_.shared_width > 0) mlp(l, p + "mlp.shared_experts.", "s");
   }

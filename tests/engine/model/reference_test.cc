@@ -1,4 +1,5 @@
-// Every fixture's checkpoint against the logits and greedy tokens that its reference implementation gave.
+// Every fixture's checkpoint against the logits and greedy tokens that its reference implementation
+// gave.
 #include "tests/engine/model/sequence_runner.h"
 
 using namespace flotilla;
