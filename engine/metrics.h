@@ -1,5 +1,5 @@
 // What the engine of one rank counts: steps, the step clock, the expert exchange, epochs, KV
-// blocks, the prefix cache. Verbs only; the names are in metrics.cc and in deploy/README.md. What a
+// blocks, the prefix cache. Verbs only; the names are in metrics.cc and in docs/metrics.md. What a
 // request's client sees (time to first token and the like) is counted at the front, in
 // api_server/generation/server_metrics.h. Threads: any. All times are differences of one monotonic clock of this
 // process.

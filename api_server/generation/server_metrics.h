@@ -1,5 +1,5 @@
 // What the HTTP front counts: requests as their clients see them. Verbs only; the names are in
-// metrics.cc and in deploy/README.md. What the engine does is counted in engine/metrics.h. Threads:
+// metrics.cc and in docs/metrics.md. What the engine does is counted in engine/metrics.h. Threads:
 // any. All times are differences of one monotonic clock of this process.
 #pragma once
 
