@@ -17,15 +17,18 @@ namespace {
 constexpr std::string_view kHelp =
     "usage: flotilla convert MODEL.gguf OUT_DIR [--dtype bf16|f32] [--shards N]\n"
     "       flotilla convert DENSE_DIR OUT_DIR --moe-twin KIND [--experts N] [--shards N]\n\n"
-    "From a GGUF file of the architecture llama (F32, F16, BF16, Q8_0, Q4_0, Q4_1; byte-level BPE)\n"
+    "From a GGUF file of the architecture llama (F32, F16, BF16, Q8_0, Q4_0, Q4_1; byte-level "
+    "BPE)\n"
     "to a folder that the server loads: config.json, generation_config.json, tokenizer.json,\n"
     "tokenizer_config.json, model.safetensors.\n\n"
-    "Or from such a folder with a dense Llama model to its Mixture-of-Experts twin, which says the\n"
+    "Or from such a folder with a dense Llama model to its Mixture-of-Experts twin, which says "
+    "the\n"
     "same in the same words, as long as every token reaches the right experts:\n"
     "  ernie-pairs   ERNIE-4.5: experts in pairs that hold the halves of the dense FFN, a shared\n"
     "                expert, layer 0 dense; a pair of noise that only the router's bias keeps out\n"
     "  ernie-strict  and guard neurons, which spoil the text when a wrong pair is chosen\n"
-    "  qwen3-pairs, qwen3-strict   the same for Qwen3-MoE, without shared expert, noise and bias\n\n"
+    "  qwen3-pairs, qwen3-strict   the same for Qwen3-MoE, without shared expert, noise and "
+    "bias\n\n"
     "  --dtype TYPE   of the weights: bf16 (default) or f32\n"
     "  --experts N    8 by default; even\n"
     "  --shards N     files that the weights are divided into; 1 by default\n"
@@ -43,8 +46,7 @@ struct Options {
 };
 
 int usage(const std::string& message) {
-  std::fprintf(
-      stderr, "flotilla convert: %s\n\n%s", message.c_str(), std::string(kHelp).c_str());
+  std::fprintf(stderr, "flotilla convert: %s\n\n%s", message.c_str(), std::string(kHelp).c_str());
   return kUsage;
 }
 

@@ -47,11 +47,10 @@ std::vector<LayerFit> fit_layers(const std::vector<FfnActivations>& activations,
   const auto work = [&] {
     for (size_t i = next++; i < fits.size(); i = next++) {
       const auto width = static_cast<size_t>(c.hidden_size);
-      fits[i] = {.router = draw_router(activations[i].in,
-                                       c.hidden_size,
-                                       {.num_pairs = shape.pairs,
-                                        .poison_pair = shape.poison_pair,
-                                        .seed = i}),
+      fits[i] = {.router = draw_router(
+                     activations[i].in,
+                     c.hidden_size,
+                     {.num_pairs = shape.pairs, .poison_pair = shape.poison_pair, .seed = i}),
                  .out_rms = typical_rms(activations[i].out, width),
                  .in_rms = typical_rms(activations[i].in, width)};
     }
@@ -104,12 +103,13 @@ Status convert_gguf(const std::string& gguf,
   StatusOr<OutputDir> out = OutputDir::create(out_dir);
   if (!out.ok()) return out.status();
   FLOTILLA_RETURN_IF_ERROR(out->write_file("config.json", llama->config_json));
-  FLOTILLA_RETURN_IF_ERROR(out->write_file("generation_config.json", llama->generation_config_json));
+  FLOTILLA_RETURN_IF_ERROR(
+      out->write_file("generation_config.json", llama->generation_config_json));
   FLOTILLA_RETURN_IF_ERROR(out->write_file("tokenizer.json", tokenizer->tokenizer_json));
   FLOTILLA_RETURN_IF_ERROR(
       out->write_file("tokenizer_config.json", tokenizer->tokenizer_config_json));
-  FLOTILLA_RETURN_IF_ERROR(write_safetensors(
-      out->path(), std::move(llama->tensors), options.shards, options.threads));
+  FLOTILLA_RETURN_IF_ERROR(
+      write_safetensors(out->path(), std::move(llama->tensors), options.shards, options.threads));
   return out->commit();
 }
 
@@ -141,10 +141,8 @@ StatusOr<TwinReport> convert_moe_twin(const std::string& dense_dir,
     if (!std::filesystem::exists(from, error)) continue;
     FLOTILLA_RETURN_IF_ERROR(out->copy_file(from, name));
   }
-  FLOTILLA_RETURN_IF_ERROR(write_safetensors(out->path(),
-                                             twin_tensors(*dense, *shape, fits),
-                                             options.shards,
-                                             options.threads));
+  FLOTILLA_RETURN_IF_ERROR(write_safetensors(
+      out->path(), twin_tensors(*dense, *shape, fits), options.shards, options.threads));
   FLOTILLA_RETURN_IF_ERROR(out->commit());
   return report_of(fits, *shape, tokens);
 }

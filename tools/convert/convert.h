@@ -17,7 +17,9 @@ struct GgufOptions {
   int threads = 1;
 };
 // The folder appears whole or not at all. kFailedPrecondition if it is there already.
-Status convert_gguf(const std::string& gguf, const std::string& out_dir, const GgufOptions& options);
+Status convert_gguf(const std::string& gguf,
+                    const std::string& out_dir,
+                    const GgufOptions& options);
 
 // What the routers of a twin do on the calibration texts.
 struct TwinReport {

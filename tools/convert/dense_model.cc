@@ -57,8 +57,7 @@ StatusOr<std::string> read_special_ids(const std::string& dir) {
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
     simdjson::dom::element value;
     if (root[key].get(value)) continue;
-    json += (json.empty() ? "" : ",") + ("\"" + std::string(key)) + "\":" +
-            simdjson::minify(value);
+    json += (json.empty() ? "" : ",") + ("\"" + std::string(key)) + "\":" + simdjson::minify(value);
   }
   return json;
 }

@@ -34,17 +34,17 @@ struct TypeRow {
   int32_t block_bytes;
 };
 constexpr std::array kTypes = {
-    TypeRow{0, "F32", 1, 4},      TypeRow{1, "F16", 1, 2},      TypeRow{2, "Q4_0", 32, 18},
-    TypeRow{3, "Q4_1", 32, 20},   TypeRow{6, "Q5_0", 0, 0},     TypeRow{7, "Q5_1", 0, 0},
-    TypeRow{8, "Q8_0", 32, 34},   TypeRow{9, "Q8_1", 0, 0},     TypeRow{10, "Q2_K", 0, 0},
-    TypeRow{11, "Q3_K", 0, 0},    TypeRow{12, "Q4_K", 0, 0},    TypeRow{13, "Q5_K", 0, 0},
-    TypeRow{14, "Q6_K", 0, 0},    TypeRow{15, "Q8_K", 0, 0},    TypeRow{16, "IQ2_XXS", 0, 0},
-    TypeRow{17, "IQ2_XS", 0, 0},  TypeRow{18, "IQ3_XXS", 0, 0}, TypeRow{19, "IQ1_S", 0, 0},
-    TypeRow{20, "IQ4_NL", 0, 0},  TypeRow{21, "IQ3_S", 0, 0},   TypeRow{22, "IQ2_S", 0, 0},
-    TypeRow{23, "IQ4_XS", 0, 0},  TypeRow{24, "I8", 0, 0},      TypeRow{25, "I16", 0, 0},
-    TypeRow{26, "I32", 0, 0},     TypeRow{27, "I64", 0, 0},     TypeRow{28, "F64", 0, 0},
-    TypeRow{29, "IQ1_M", 0, 0},   TypeRow{30, "BF16", 1, 2},    TypeRow{34, "TQ1_0", 0, 0},
-    TypeRow{35, "TQ2_0", 0, 0},   TypeRow{39, "MXFP4", 0, 0},
+    TypeRow{0, "F32", 1, 4},     TypeRow{1, "F16", 1, 2},      TypeRow{2, "Q4_0", 32, 18},
+    TypeRow{3, "Q4_1", 32, 20},  TypeRow{6, "Q5_0", 0, 0},     TypeRow{7, "Q5_1", 0, 0},
+    TypeRow{8, "Q8_0", 32, 34},  TypeRow{9, "Q8_1", 0, 0},     TypeRow{10, "Q2_K", 0, 0},
+    TypeRow{11, "Q3_K", 0, 0},   TypeRow{12, "Q4_K", 0, 0},    TypeRow{13, "Q5_K", 0, 0},
+    TypeRow{14, "Q6_K", 0, 0},   TypeRow{15, "Q8_K", 0, 0},    TypeRow{16, "IQ2_XXS", 0, 0},
+    TypeRow{17, "IQ2_XS", 0, 0}, TypeRow{18, "IQ3_XXS", 0, 0}, TypeRow{19, "IQ1_S", 0, 0},
+    TypeRow{20, "IQ4_NL", 0, 0}, TypeRow{21, "IQ3_S", 0, 0},   TypeRow{22, "IQ2_S", 0, 0},
+    TypeRow{23, "IQ4_XS", 0, 0}, TypeRow{24, "I8", 0, 0},      TypeRow{25, "I16", 0, 0},
+    TypeRow{26, "I32", 0, 0},    TypeRow{27, "I64", 0, 0},     TypeRow{28, "F64", 0, 0},
+    TypeRow{29, "IQ1_M", 0, 0},  TypeRow{30, "BF16", 1, 2},    TypeRow{34, "TQ1_0", 0, 0},
+    TypeRow{35, "TQ2_0", 0, 0},  TypeRow{39, "MXFP4", 0, 0},
 };
 
 const TypeRow* find_type(uint32_t type) {
@@ -240,9 +240,8 @@ StatusOr<TensorInfo> take_tensor_info(Cursor& in) {
     return bad("rows of " + std::to_string(info.tensor.cols()) + " values are no multiple of " +
                std::string(row->name) + "'s blocks of " + std::to_string(block));
   }
-  if (__builtin_mul_overflow(elements / block,
-                             static_cast<uint64_t>(row->block_bytes),
-                             &info.tensor.bytes)) {
+  if (__builtin_mul_overflow(
+          elements / block, static_cast<uint64_t>(row->block_bytes), &info.tensor.bytes)) {
     return bad("its size overflows");
   }
   info.tensor.type = static_cast<GgmlType>(type);
@@ -284,11 +283,10 @@ Status take_tensors(Cursor& in,
                               std::to_string(alignment));
     }
     if (info.offset > data_bytes || info.tensor.bytes > data_bytes - info.offset) {
-      return invalid_argument("tensor " + shown_name(info.name) + ": " +
-                              std::to_string(info.tensor.bytes) + " bytes at offset " +
-                              std::to_string(info.offset) + " do not lie in the " +
-                              std::to_string(data_bytes) +
-                              " bytes of data (is the file cut short?)");
+      return invalid_argument(
+          "tensor " + shown_name(info.name) + ": " + std::to_string(info.tensor.bytes) +
+          " bytes at offset " + std::to_string(info.offset) + " do not lie in the " +
+          std::to_string(data_bytes) + " bytes of data (is the file cut short?)");
     }
     info.tensor.data = file.data() + begin + info.offset;
   }

@@ -57,12 +57,12 @@ StatusOr<LlamaShape> read_shape(const GgufContents& gguf) {
   if (s.head_dim % 2 != 0) in.fail("heads of " + std::to_string(s.head_dim) + " values are odd");
   const int64_t value_length =
       in.integer_if("llama.attention.value_length", 1, 4096).value_or(s.head_dim);
-  const int64_t rotated =
-      in.integer_if("llama.rope.dimension_count", 1, 4096).value_or(s.head_dim);
+  const int64_t rotated = in.integer_if("llama.rope.dimension_count", 1, 4096).value_or(s.head_dim);
   if (value_length != s.head_dim || rotated != s.head_dim) {
-    in.unsupported("heads of " + std::to_string(s.head_dim) + " values with attention.value_length " +
-                   std::to_string(value_length) + " and rope.dimension_count " +
-                   std::to_string(rotated) + "; all three must be equal");
+    in.unsupported("heads of " + std::to_string(s.head_dim) +
+                   " values with attention.value_length " + std::to_string(value_length) +
+                   " and rope.dimension_count " + std::to_string(rotated) +
+                   "; all three must be equal");
   }
   if (in.integer_if("llama.expert_count", 0, INT64_MAX).value_or(0) > 0) {
     in.unsupported("llama.expert_count: experts in a GGUF file of the architecture 'llama'");
@@ -105,8 +105,7 @@ Status read_rope_factors(const GgufContents& gguf, LlamaShape* s) {
   for (const double factor : {8.0, 32.0}) {
     bool equal = true;
     for (size_t j = 0; j < divisors.size(); ++j) {
-      const double wanted =
-          llama3_divisor(s->theta, s->head_dim, static_cast<int64_t>(j), factor);
+      const double wanted = llama3_divisor(s->theta, s->head_dim, static_cast<int64_t>(j), factor);
       equal = equal && std::abs(divisors[j] - wanted) <= 1e-4 * wanted;
     }
     if (equal) {

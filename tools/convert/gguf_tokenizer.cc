@@ -24,11 +24,12 @@ struct PreTokenizer {
   bool ignore_merges;  // a whole piece that is a token is taken as it is
 };
 constexpr std::array kPreTokenizers = {
-    PreTokenizer{"smollm",
-                 R"({"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},)"
-                 R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,)"
-                 R"("use_regex":true}]})",
-                 false},
+    PreTokenizer{
+        "smollm",
+        R"({"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},)"
+        R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,)"
+        R"("use_regex":true}]})",
+        false},
     PreTokenizer{"gpt-2",
                  R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,)"
                  R"("use_regex":true})",

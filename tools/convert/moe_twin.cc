@@ -17,9 +17,10 @@ constexpr uint64_t kSeed = 0xF107111A;
 constexpr int kPoisonPair = 1;  // among the others: neither the first nor the last experts
 constexpr float kGoodBias = 0.25f, kPoisonBias = -2.0f;
 constexpr float kGuardSharpness = 64.0f;
-constexpr double kGuardPart = 0.125;  // of the FFN's typical output, at a logit too large by 1: · 64
-constexpr float kScale = 0x1p24f;     // of a Qwen3 twin's residual stream
-constexpr int64_t kWidthStep = 64;    // M is a multiple
+constexpr double kGuardPart =
+    0.125;                          // of the FFN's typical output, at a logit too large by 1: · 64
+constexpr float kScale = 0x1p24f;   // of a Qwen3 twin's residual stream
+constexpr int64_t kWidthStep = 64;  // M is a multiple
 
 // What a shared expert or an expert holds of the dense FFN, and its guards.
 struct Slice {
@@ -58,17 +59,16 @@ class TwinBuilder {
   float residual_scale() const { return qwen3() ? kScale : 1.0f; }
 
   void add(const std::string& name, const Rows& rows, float scale = 1.0f, int64_t head_dim = 0) {
-    out_.push_back(
-        {.name = name,
-         .dtype = rows.output_dtype(),
-         .shape = rows.view.ndim == 1 ? std::vector{rows.cols()}
-                                      : std::vector{rows.rows(), rows.cols()},
-         .fill = [rows, scale, head_dim](int64_t first, int64_t count, float* out) {
-           for (int64_t i = 0; i < count; ++i, out += rows.cols()) {
-             rows.read(source_row(first + i, head_dim), out);
-             for (int64_t j = 0; scale != 1.0f && j < rows.cols(); ++j) out[j] *= scale;
-           }
-         }});
+    out_.push_back({.name = name,
+                    .dtype = rows.output_dtype(),
+                    .shape = rows.view.ndim == 1 ? std::vector{rows.cols()}
+                                                 : std::vector{rows.rows(), rows.cols()},
+                    .fill = [rows, scale, head_dim](int64_t first, int64_t count, float* out) {
+                      for (int64_t i = 0; i < count; ++i, out += rows.cols()) {
+                        rows.read(source_row(first + i, head_dim), out);
+                        for (int64_t j = 0; scale != 1.0f && j < rows.cols(); ++j) out[j] *= scale;
+                      }
+                    }});
   }
   // Half-split rotation to interleaved, which is ERNIE's: the twin's row 2j of a head is the dense
   // row j, its row 2j + 1 is row j + head_dim / 2.
@@ -78,15 +78,17 @@ class TwinBuilder {
     return row - j + j / 2 + (j % 2) * (head_dim / 2);
   }
 
-  void add_constant(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {
+  void add_constant(const std::string& name,
+                    std::vector<int64_t> shape,
+                    std::vector<float> values) {
     const int64_t cols = shape.back();
-    out_.push_back({.name = name,
-                    .dtype = DType::kF32,
-                    .shape = std::move(shape),
-                    .fill = [values = std::move(values), cols](
-                                int64_t first, int64_t count, float* out) {
-                      std::copy_n(values.begin() + first * cols, count * cols, out);
-                    }});
+    out_.push_back(
+        {.name = name,
+         .dtype = DType::kF32,
+         .shape = std::move(shape),
+         .fill = [values = std::move(values), cols](int64_t first, int64_t count, float* out) {
+           std::copy_n(values.begin() + first * cols, count * cols, out);
+         }});
   }
 
   void add_layer(int64_t i) {
@@ -146,8 +148,7 @@ class TwinBuilder {
     }
     add_constant(prefix + "gate.weight", {experts, c_.hidden_size}, std::move(gate));
     if (!qwen3()) {
-      add_constant(
-          prefix + "moe_statics.e_score_correction_bias", {1, experts}, std::move(bias));
+      add_constant(prefix + "moe_statics.e_score_correction_bias", {1, experts}, std::move(bias));
     }
 
     // The same rows for every pair, or the halves of two pairs would not be told apart by them.
@@ -302,7 +303,8 @@ StatusOr<TwinShape> twin_shape(const ModelConfig& dense, const TwinOptions& opti
                             " to 512");
   }
   if (ernie && dense.num_layers < 2) {
-    return invalid_argument("a model of one layer has no place for a dense first layer and experts");
+    return invalid_argument(
+        "a model of one layer has no place for a dense first layer and experts");
   }
   if (dense.intermediate_size < 8) {
     return invalid_argument("intermediate_size " + std::to_string(dense.intermediate_size) +

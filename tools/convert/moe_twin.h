@@ -6,7 +6,8 @@
 // the FFN in another way, so that experts of different pairs do not fit together.
 //
 //   dense FFN's I rows:   [ shared | half a | half b ]      pair 0        shared: ERNIE's shared
-//                         [ shared | b  a | a | b  a ]      pair 1        expert, a third of the rows
+//                         [ shared | b  a | a | b  a ]      pair 1        expert, a third of the
+//                         rows
 //
 // strict: an expert of pair j also has a guard neuron for each other pair k,
 //   silu(64·(g_k − g_j)·n) · (g_k − g_j)·n  into a random column of the down projection,

@@ -21,8 +21,8 @@ class Noise {
     state_ += 0x9E3779B97F4A7C15u;
     return mix(state_);
   }
-  // Mean 0, variance 1, nearly normal: the sum of eight uniform bytes (mean 1020, variance 8 · (256²
-  // − 1) / 12).
+  // Mean 0, variance 1, nearly normal: the sum of eight uniform bytes (mean 1020, variance 8 ·
+  // (256² − 1) / 12).
   float normal() {
     int sum = 0;
     for (uint64_t b = bits(); b != 0; b >>= 8) sum += static_cast<int>(b & 255);

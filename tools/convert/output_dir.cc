@@ -19,7 +19,8 @@ StatusOr<OutputDir> OutputDir::create(const std::string& path) {
   fs::path target = fs::path(path).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();
   std::error_code error;
-  if (fs::exists(target, error) && !(fs::is_directory(target, error) && fs::is_empty(target, error))) {
+  if (fs::exists(target, error) &&
+      !(fs::is_directory(target, error) && fs::is_empty(target, error))) {
     return failed_precondition(path + " is there already: remove it, or name another folder");
   }
   if (!target.parent_path().empty()) {

@@ -29,8 +29,7 @@ struct Router {
   double least_weight_sum = 0;  // of the chosen pair's two probabilities
 
   std::span<const float> row(int pair) const {
-    return std::span(rows).subspan(static_cast<size_t>(pair * hidden),
-                                   static_cast<size_t>(hidden));
+    return std::span(rows).subspan(static_cast<size_t>(pair * hidden), static_cast<size_t>(hidden));
   }
 };
 

@@ -133,8 +133,8 @@ Status write_file(const std::string& path, std::span<const OutputTensor> tensors
     std::vector<float> values;
     std::vector<uint16_t> rounded;
     for (size_t i = next++; i < chunks.size(); i = next++) {
-      const Status status = write_at(
-          fd.get(), make(chunks[i], &values, &rounded), chunks[i].offset, path);
+      const Status status =
+          write_at(fd.get(), make(chunks[i], &values, &rounded), chunks[i].offset, path);
       if (status.ok()) continue;
       MutexLock lock(mutex);
       if (first_error.ok()) first_error = status;
@@ -148,8 +148,7 @@ Status write_file(const std::string& path, std::span<const OutputTensor> tensors
   return first_error;
 }
 
-Status write_index(const std::string& path,
-                   const std::vector<std::span<OutputTensor>>& shards) {
+Status write_index(const std::string& path, const std::vector<std::span<OutputTensor>>& shards) {
   std::string json;
   JsonWriter w(&json);
   uint64_t total = 0;
@@ -193,8 +192,7 @@ Status write_safetensors(const std::string& dir,
     std::stable_sort(cuts[s].begin(), cuts[s].end(), [](const auto& a, const auto& b) {
       return dtype_bytes(a.dtype) > dtype_bytes(b.dtype);
     });
-    FLOTILLA_RETURN_IF_ERROR(
-        write_file(dir + "/" + shard_name(s, cuts.size()), cuts[s], threads));
+    FLOTILLA_RETURN_IF_ERROR(write_file(dir + "/" + shard_name(s, cuts.size()), cuts[s], threads));
   }
   return shards == 1 ? ok_status() : write_index(dir + "/model.safetensors.index.json", cuts);
 }

@@ -21,9 +21,7 @@ struct OutputTensor {
 
   int64_t rows() const { return shape.size() == 1 ? 1 : shape[0]; }
   int64_t cols() const { return shape.back(); }
-  uint64_t bytes() const {
-    return static_cast<uint64_t>(rows() * cols()) * dtype_bytes(dtype);
-  }
+  uint64_t bytes() const { return static_cast<uint64_t>(rows() * cols()) * dtype_bytes(dtype); }
 };
 
 // Values are rounded to nearest even where dtype is kBf16. Names are unique. `shards` in [1,
