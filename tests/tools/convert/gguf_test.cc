@@ -22,9 +22,8 @@ using B = GgufBuilder;
 // In an allocation of its own size, so that a sanitizer sees one byte too far.
 StatusOr<GgufContents> parse(const std::string& file) {
   static std::vector<std::byte> bytes;
-  bytes.assign(file.size(), std::byte{});
-  bytes.shrink_to_fit();
-  std::memcpy(bytes.data(), file.data(), file.size());
+  const auto* begin = reinterpret_cast<const std::byte*>(file.data());
+  bytes = std::vector<std::byte>(begin, begin + file.size());
   return parse_gguf(bytes);
 }
 
