@@ -28,6 +28,18 @@ int fail(const Status& status) {
   return status.code() == StatusCode::kUnavailable ? kExitPortBusy : kExitConfig;
 }
 
+int exit_code_of(const Status& failure) {
+  switch (failure.code()) {
+    case StatusCode::kInvalidArgument:
+    case StatusCode::kNotFound:
+      return kExitConfig;
+    case StatusCode::kFailedPrecondition:
+      return kExitRefused;
+    default:
+      return kExitFailure;
+  }
+}
+
 StatusOr<UniqueFd> listening(UniqueFd inherited, const std::string& host, int port, const char* flag) {
   if (inherited) {
     FLOTILLA_RETURN_IF_ERROR(start_listening(inherited.get(), kBacklog));
@@ -38,19 +50,31 @@ StatusOr<UniqueFd> listening(UniqueFd inherited, const std::string& host, int po
   return bound;
 }
 
-// SIGTERM and SIGINT, read from a descriptor. Made before any thread, so that all threads block them.
-UniqueFd termination_signals() {
+// SIGTERM and SIGINT, read from a descriptor. The first drains, the second ends now. systemd sends
+// the first to every process of a service and the launcher passes its own on: one from the launcher
+// and one from elsewhere are no second one.
+struct Signals {
+  UniqueFd fd;
+  pid_t launcher;  // 0: none
+  int from_launcher = 0;
+  int from_others = 0;
+
+  bool second() const { return from_launcher > 1 || from_others > 1; }
+};
+
+// Made before any thread, so that all threads block them.
+Signals termination_signals(bool has_launcher) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  return UniqueFd(signalfd(-1, &set, SFD_CLOEXEC));
+  return {.fd = UniqueFd(signalfd(-1, &set, SFD_CLOEXEC)), .launcher = has_launcher ? getppid() : 0};
 }
 
 // Waits for a signal, the engine's end or the deadline; true for a signal.
-bool wait_for_signal(int signals, int ended, Clock::time_point deadline) {
-  pollfd fds[2] = {{signals, POLLIN, 0}, {ended, POLLIN, 0}};
+bool wait_for_signal(Signals& signals, int ended, Clock::time_point deadline) {
+  pollfd fds[2] = {{signals.fd.get(), POLLIN, 0}, {ended, POLLIN, 0}};
   int timeout = -1;
   if (deadline != Clock::time_point::max()) {
     timeout = static_cast<int>(std::max<int64_t>(
@@ -60,7 +84,10 @@ bool wait_for_signal(int signals, int ended, Clock::time_point deadline) {
   }
   if (fds[0].revents == 0) return false;
   signalfd_siginfo info;
-  [[maybe_unused]] const ssize_t n = ::read(signals, &info, sizeof info);
+  if (::read(signals.fd.get(), &info, sizeof info) != sizeof info) return false;
+  const bool by_launcher =
+      signals.launcher != 0 && static_cast<pid_t>(info.ssi_pid) == signals.launcher;
+  ++(by_launcher ? signals.from_launcher : signals.from_others);
   return true;
 }
 
@@ -70,14 +97,16 @@ struct Servers {
 };
 
 // Until the engine is drained or a second signal or the limit ends it. The exit code.
-int drain(App& app, Engine& engine, Servers& servers, const ServerFlags& flags, int signals, int ended) {
+int drain(App& app, Engine& engine, Servers& servers, const ServerFlags& flags, Signals& signals, int ended) {
   log_info("draining", {{"running", engine.load().running}});
   app.serving.begin_drain();
   engine.begin_drain();
   servers.main.begin_drain();
   const auto limit = flags.timeout_graceful_shutdown;
   const auto deadline = limit.count() > 0 ? Clock::now() + limit : Clock::time_point::max();
-  const bool in_time = !wait_for_signal(signals, ended, deadline) && engine.drained();
+  while (wait_for_signal(signals, ended, deadline) && !signals.second()) {
+  }
+  const bool in_time = !signals.second() && engine.drained();
   const bool whole = servers.main.stop(in_time ? Clock::now() + kFlushTime : Clock::now());
   if (servers.probes) servers.probes->stop(Clock::now());
   log_info("drained", {{"streams_cut", !whole}});
@@ -85,7 +114,7 @@ int drain(App& app, Engine& engine, Servers& servers, const ServerFlags& flags, 
 }
 
 int serve(const ServerFlags& flags, InheritedFds inherited, const Environment& environment, Clock::time_point process_start) {
-  const UniqueFd signals = termination_signals();
+  Signals signals = termination_signals(!flags.clock_address.empty());
   MetricsRegistry registry(metric_labels(flags));
   EngineMetrics engine_metrics(&registry);
   StatusOr<UniqueFd> http = listening(std::move(inherited.http), flags.host, flags.port, "--port");
@@ -157,13 +186,13 @@ int serve(const ServerFlags& flags, InheritedFds inherited, const Environment& e
   });
 
   int code = kExitOk;
-  const bool told = wait_for_signal(signals.get(), ended.fd(), Clock::time_point::max());
+  const bool told = wait_for_signal(signals, ended.fd(), Clock::time_point::max());
   if (!told && engine.health().state == EngineState::kFailed) {
-    code = kExitFailure;
+    code = rank != nullptr ? exit_code_of(rank->failure()) : kExitFailure;
     std::fprintf(stderr, "api_server: %s\n", engine.health().detail.c_str());
     servers.main.stop(Clock::now());
   } else {
-    code = drain(app, engine, servers, flags, signals.get(), ended.fd());
+    code = drain(app, engine, servers, flags, signals, ended.fd());
   }
   queue->reset();
   engine.begin_drain();

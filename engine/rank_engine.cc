@@ -84,6 +84,7 @@ bool RankEngine::wait_started(std::chrono::steady_clock::time_point deadline) {
 bool RankEngine::wait_ended(std::chrono::steady_clock::time_point deadline) {
   return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.drained() || loop.failed(); });
 }
+Status RankEngine::failure() const { return impl_->loop.failure(); }
 void RankEngine::front_is_up() { impl_->loop.inbox().front_is_up(); }
 
 }  // namespace flotilla

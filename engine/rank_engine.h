@@ -79,6 +79,9 @@ class RankEngine final : public Engine {
   bool wait_started(std::chrono::steady_clock::time_point deadline);
   // Waits until the engine is drained or has failed. False at the deadline.
   bool wait_ended(std::chrono::steady_clock::time_point deadline);
+  // Why it failed, else ok. kFailedPrecondition: the step clock refused this rank; kInvalidArgument,
+  // kNotFound: the model is wrong.
+  Status failure() const;
   // Once, when the front can take requests: the fleet is told that this rank serves as soon as the
   // engine does.
   void front_is_up();

@@ -114,7 +114,7 @@ void RankLoop::run() {
     wait_for_events();
     read_clock();
     take_inbox();
-    if (!parts_) take_loaded();
+    if (!parts_ && state_ != EngineState::kFailed) take_loaded();
     if (parts_) {
       collect();
       if (in_group()) {
@@ -455,6 +455,7 @@ void RankLoop::fail(const Status& status) {
   {
     MutexLock lock(mutex_);
     detail_ = status.message();
+    failure_ = status;
   }
   state_ = EngineState::kFailed;
   clock_.reset();
@@ -465,6 +466,11 @@ void RankLoop::fail(const Status& status) {
 void RankLoop::notify() {
   { MutexLock lock(mutex_); }  // whoever looks just now will wait before the notification
   changed_.notify_all();
+}
+
+Status RankLoop::failure() const {
+  MutexLock lock(mutex_);
+  return failure_;
 }
 
 EngineLoad RankLoop::load() const {

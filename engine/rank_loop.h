@@ -35,6 +35,7 @@ class RankLoop {
   RankInbox& inbox() { return inbox_; }
   EngineLoad load() const;
   EngineHealth health() const;
+  Status failure() const;
   bool wait_until(std::chrono::steady_clock::time_point deadline, bool (*reached)(const RankLoop&));
   bool started() const { return state_ != EngineState::kStarting; }
   bool drained() const { return drained_; }
@@ -119,6 +120,7 @@ class RankLoop {
   CondVar changed_;
   EngineLoad load_ GUARDED_BY(mutex_);
   std::string detail_ GUARDED_BY(mutex_);
+  Status failure_ GUARDED_BY(mutex_);
   std::atomic<EngineState> state_{EngineState::kStarting};
   std::atomic<bool> degraded_{false};
   std::atomic<bool> drained_{false};

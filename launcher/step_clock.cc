@@ -124,20 +124,21 @@ void StepClock::on_hello(ConnectionId connection, const wire::Hello& hello, Cloc
               std::to_string(options_.num_ranks) + " ranks";
   } else if (find(connection) != nullptr) {
     refusal = "a second hello on one connection";
-  } else {
-    // A restarted rank may be quicker than the news of its predecessor's death.
-    if (ranks_.contains(id)) remove(id);
-    if (ranks_.empty()) must_match_.assign(hello.must_match().begin(), hello.must_match().end());
+  } else if (ranks_.size() > ranks_.count(id)) {  // others are there to be equal to
     refusal = difference(hello);
   }
   if (refusal) {
     wire::FromClock out;
     out.mutable_refused()->set_reason(*refusal);
+    // Told first: the process ends as soon as it hears.
+    output_.refused(Rank(id), hello.pid(), *refusal);
     output_.send(connection, out);
     output_.close(connection);
-    output_.refused(Rank(id), hello.pid(), *refusal);
     return;
   }
+  // A restarted rank may be quicker than the news of its predecessor's death.
+  if (ranks_.contains(id)) remove(id);
+  if (ranks_.empty()) must_match_.assign(hello.must_match().begin(), hello.must_match().end());
   RankState& rank = ranks_[id];
   rank.connection = connection;
   rank.hello = hello;

@@ -156,7 +156,8 @@ void MeshLinks::cancel_before(Epoch valid) {
   uint64_t old = valid_.load();
   while (old < valid.value && !valid_.compare_exchange_weak(old, valid.value)) {
   }
-  wake_.wake();
+  // Nobody drains a wake of an epoch that goes on: its waits would spin.
+  if (old < valid.value) wake_.wake();
 }
 
 Status MeshLinks::check_epoch(Epoch epoch) const {

@@ -60,6 +60,7 @@ class CpuRunner final : public ModelRunner {
   const std::unique_ptr<Stream> stream_;
   std::unique_ptr<Workspace> workspace_;
   std::vector<SlotState> slots_;
+  std::optional<Epoch> failed_epoch_;  // nothing more of it is run
   std::atomic<uint64_t> progress_ = 0;
 
   // Inputs of the step that runs.
@@ -158,7 +159,11 @@ void CpuRunner::thread_main() {
 StepResult CpuRunner::run_step(const StepPlan& plan) {
   StepResult result{
       .epoch = plan.grant.epoch, .step = plan.grant.step, .status = {}, .outputs = {}};
-  result.started = std::chrono::steady_clock::now();
+  result.started = result.finished = std::chrono::steady_clock::now();
+  if (failed_epoch_ == plan.grant.epoch) {
+    result.status = aborted("a step before it failed, whose tokens it needs");
+    return result;
+  }
   for (const StepSequence& s : plan.sequences) {
     SlotState& slot = slots_[static_cast<size_t>(s.slot)];
     if (s.reset) slot.reset(*s.reset);
@@ -184,6 +189,7 @@ StepResult CpuRunner::run_step(const StepPlan& plan) {
       result.status = hidden.status();
     }
   }
+  if (!result.status.ok()) failed_epoch_ = plan.grant.epoch;
   result.finished = std::chrono::steady_clock::now();
   result.exchange_wait = exchange_.waited() - waited_before;
   return result;

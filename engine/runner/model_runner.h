@@ -23,6 +23,7 @@ class ModelRunner {
 
   // Steps that may be submitted and not yet collected.
   virtual int depth() const = 0;
+  // A step that fails takes all behind it in its epoch with it: they count on its tokens.
   virtual void submit(StepPlan plan) = 0;
   // The oldest finished step, or nullopt if none is finished. Readable (poll) when there may be
   // one: ready_fd().
