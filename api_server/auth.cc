@@ -38,7 +38,7 @@ void Cors::decorate(const HttpRequest& request, HttpHeaders* response) const {
   }
   if (origin.empty()) return;
   response->set("Access-Control-Allow-Origin", any_ ? std::string_view("*") : origin);
-  response->set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, x-should-retry");
+  response->set("Access-Control-Expose-Headers", "X-Request-Id, X-Data-Parallel-Rank, Retry-After, x-should-retry");
   if (request.method == "OPTIONS") {
     response->set("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
     const std::string_view asked = request.headers.get("Access-Control-Request-Headers");

@@ -88,6 +88,7 @@ std::optional<ApiError> Generation::submit(std::vector<GenerationRequest> reques
       end("refused");
       return as_client_sees(placed.status(), false);
     }
+    if (i == 0) rank_ = placed->decode;
     sequence.live = true;
     ++num_unfinished_;
   }
@@ -107,13 +108,13 @@ void Generation::produce(ResponseWriter& out) {
   if (!plan_.stream) {
     if (num_unfinished_ > 0) return;
     HttpResponse response = openai::json_answer(200, whole_answer());
-    response.headers.set("X-Request-Id", header_id_);
+    for (const auto& [name, value] : headers()) response.headers.set(name, value);
     out.respond(std::move(response));
     end("finished");
     return;
   }
   if (news.empty()) return;
-  if (!out.started()) out.start_events({{"X-Request-Id", header_id_}});
+  if (!out.started()) out.start_events(headers());
   for (const PendingTokens& pending : news) write_chunks(pending.sequence, &out.body());
   if (num_unfinished_ > 0) return;
   if (plan_.include_usage) chunks_.append_usage(&out.body(), usage());
@@ -124,6 +125,12 @@ void Generation::produce(ResponseWriter& out) {
 
 void Generation::on_client_gone() {
   if (!ended_) end("client_gone");
+}
+
+HttpHeaders Generation::headers() const {
+  HttpHeaders headers{{"X-Request-Id", header_id_}};
+  if (rank_) headers.set("X-Data-Parallel-Rank", std::to_string(rank_->value));
+  return headers;
 }
 
 // The first error ends the whole answer: half of the choices would be of no use to a client that
@@ -137,7 +144,7 @@ void Generation::fail(const ApiError& error, ResponseWriter& out) {
     out.finish();
   } else {
     HttpResponse response = openai::error_answer(error);
-    response.headers.set("X-Request-Id", header_id_);
+    for (const auto& [name, value] : headers()) response.headers.set(name, value);
     serving_.metrics.request_refused(response.status);
     out.respond(std::move(response));
   }

@@ -67,6 +67,7 @@ class Generation final : public ResponseProducer {
   void end(std::string_view outcome);
 
   // Writing.
+  HttpHeaders headers() const;  // of every answer
   void fail(const openai::ApiError& error, ResponseWriter& out);
   void write_chunks(uint32_t index, std::string* out);
   void open(uint32_t index, std::string* out);
@@ -84,6 +85,7 @@ class Generation final : public ResponseProducer {
   openai::ChunkWriter chunks_;
   std::shared_ptr<TokenInbox> inbox_;
   std::vector<Sequence> sequences_;
+  std::optional<Rank> rank_;  // that serves it; with several choices, the first one
   size_t num_unfinished_ = 0;
   bool ended_ = false;
 };

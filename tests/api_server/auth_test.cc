@@ -164,5 +164,17 @@ TEST_CASE("NamedRank.IsPassedToTheDispatcher") {
   }
 }
 
+TEST_CASE("NamedRank.AnAnswerSaysWhichRankServedIt") {
+  ApiTestServer api(says("x"));
+  api.run();
+  const std::string stream = R"({"messages":[{"role":"user","content":"hi"}],"stream":true})";
+  for (const std::string& body : {std::string(kBody), stream}) {
+    CHECK(api.post(kChat, body).header("X-Data-Parallel-Rank") == "0");
+    CHECK(api.post(kChat, body, "X-Data-Parallel-Rank: 3\r\n").header("X-Data-Parallel-Rank") ==
+          "3");
+  }
+  CHECK(api.post(kChat, "{}").header("X-Data-Parallel-Rank").empty());
+}
+
 }  // namespace
 }  // namespace flotilla

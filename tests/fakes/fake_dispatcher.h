@@ -108,7 +108,8 @@ class FakeDispatcher final : public Dispatcher {
     const uint64_t id = live.request.id;
     live_.emplace(std::make_pair(sink, id), std::move(live));
     work_.notify_all();
-    return Placement{};
+    const Rank rank = options.rank.value_or(Rank(0));
+    return Placement{.prefill = rank, .decode = rank};
   }
   void cancel(TokenSink* sink, uint64_t id) override {
     std::lock_guard lock(mutex_);
