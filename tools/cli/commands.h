@@ -14,8 +14,9 @@ inline constexpr int kUsage = 2;   // the command line is wrong
 using Args = std::span<const std::string_view>;  // behind the subcommand's name
 
 int run_bench(Args args);
-int run_inspect(Args args);
+int run_chat(Args args);
 int run_convert(Args args);
+int run_inspect(Args args);
 int run_tokenize(Args args);
 
 }  // namespace flotilla::cli

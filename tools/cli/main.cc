@@ -15,8 +15,9 @@ struct Subcommand {
 };
 
 constexpr Subcommand kSubcommands[] = {
-    {"convert", "GGUF to safetensors, a dense model to its Mixture-of-Experts twin", run_convert},
     {"bench", "speed of engine, server and step clock, as JSON", run_bench},
+    {"chat", "talk to a server", run_chat},
+    {"convert", "GGUF to safetensors, a dense model to its Mixture-of-Experts twin", run_convert},
     {"inspect", "what a model is and what it needs", run_inspect},
     {"tokenize", "text to token ids, or back, by a model's tokenizer", run_tokenize},
 };
