@@ -191,9 +191,9 @@ TEST_CASE("MoeTwin.ExpertsShareTheWorkAndPoisonGetsNone") {
     const bool ernie = kind == "ernie-strict";
     CHECK(chosen.size() == (ernie ? 6 : 8));
     CHECK(!(ernie && (chosen.contains(2) || chosen.contains(3))));
-    for (const auto& [expert, count] : chosen) {
-      CAPTURE(expert);
-      CHECK(static_cast<double>(count) / static_cast<double>(all) > 0.03);
+    for (const auto& of_expert : chosen) {
+      CAPTURE(of_expert.first);
+      CHECK(static_cast<double>(of_expert.second) / static_cast<double>(all) > 0.03);
     }
   }
 }
