@@ -5,6 +5,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <thread>
 
@@ -13,6 +14,7 @@
 #include "api_server/rank.h"
 #include "common/exit_codes.h"
 #include "common/log.h"
+#include "engine/parallel/clock_presence.h"
 #include "launcher/cluster_secret.h"
 
 namespace flotilla {
@@ -175,10 +177,26 @@ int serve(const ServerFlags& flags, InheritedFds inherited, const Environment& e
   log_info("listening", {{"port", servers.main.port()}, {"metrics_port", servers.probes ? servers.probes->port() : servers.main.port()}});
 
   WakeFd ended;
-  std::thread watcher;
   auto* rank = dynamic_cast<RankEngine*>(&engine);
-  if (rank != nullptr) rank->front_is_up();
-  watcher = std::thread([&] {
+  std::atomic<bool> clock_lost{false};
+  std::unique_ptr<ClockPresence> presence;
+  if (rank != nullptr) {
+    rank->front_is_up();
+  } else if (!flags.clock_address.empty()) {
+    StatusOr<std::unique_ptr<ClockPresence>> started = ClockPresence::start(
+        {.clock_socket = unix_path(flags.clock_address),
+         .rank = Rank(flags.local_data_parallel_id),
+         .process_start = process_start,
+         .on_fleet_draining = [&] { engine.begin_drain(); },
+         .on_end = [&](const std::string& why) {
+           log_error("step_clock_lost", {{"why", why}});
+           clock_lost = true;
+           ended.wake();
+         }});
+    if (!started.ok()) return fail(started.status());
+    presence = std::move(*started);
+  }
+  std::thread watcher([&] {
     while (rank != nullptr ? !rank->wait_ended(Clock::now() + std::chrono::hours(1))
                            : !engine.wait_drained(Clock::now() + std::chrono::hours(1))) {
     }
@@ -187,7 +205,7 @@ int serve(const ServerFlags& flags, InheritedFds inherited, const Environment& e
 
   int code = kExitOk;
   const bool told = wait_for_signal(signals, ended.fd(), Clock::time_point::max());
-  if (!told && engine.health().state == EngineState::kFailed) {
+  if (!told && (clock_lost || engine.health().state == EngineState::kFailed)) {
     code = rank != nullptr ? exit_code_of(rank->failure()) : kExitFailure;
     std::fprintf(stderr, "api_server: %s\n", engine.health().detail.c_str());
     servers.main.stop(Clock::now());

@@ -31,11 +31,6 @@ StatusOr<DType> activation_type(ActivationDtype wanted, CpuIsa isa) {
   return isa == CpuIsa::kAvx512Bf16 ? DType::kBf16 : DType::kF32;
 }
 
-std::string unix_path(const std::string& address) {
-  constexpr std::string_view kPrefix = "unix:";
-  return address.starts_with(kPrefix) ? address.substr(kPrefix.size()) : address;
-}
-
 StatusOr<std::unique_ptr<Engine>> make_model_engine(const ServerFlags& flags,
                                                     const TextTools& text,
                                                     const std::string& cluster_secret,
@@ -80,6 +75,11 @@ StatusOr<std::unique_ptr<Engine>> make_model_engine(const ServerFlags& flags,
 }
 
 }  // namespace
+
+std::string unix_path(const std::string& address) {
+  constexpr std::string_view kPrefix = "unix:";
+  return address.starts_with(kPrefix) ? address.substr(kPrefix.size()) : address;
+}
 
 StatusOr<TextTools> load_text_tools(const ServerFlags& flags) {
   TextTools text;

@@ -26,6 +26,9 @@ struct TextTools {
 };
 StatusOr<TextTools> load_text_tools(const ServerFlags& flags);
 
+// The path in --clock-address.
+std::string unix_path(const std::string& address);
+
 // The engine that the flags ask for; it begins to load. `metrics` outlives it.
 StatusOr<std::unique_ptr<Engine>> make_engine(const ServerFlags& flags,
                                               const TextTools& text,

@@ -82,7 +82,7 @@ bool RankEngine::wait_started(std::chrono::steady_clock::time_point deadline) {
   return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.started(); });
 }
 bool RankEngine::wait_ended(std::chrono::steady_clock::time_point deadline) {
-  return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.drained() || loop.failed(); });
+  return impl_->loop.wait_until(deadline, [](const RankLoop& loop) { return loop.drained() || loop.failed() || loop.ended(); });
 }
 Status RankEngine::failure() const { return impl_->loop.failure(); }
 void RankEngine::front_is_up() { impl_->loop.inbox().front_is_up(); }

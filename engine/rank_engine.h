@@ -77,7 +77,7 @@ class RankEngine final : public Engine {
   const std::string& model_digest() const;
   // Waits until the engine serves or has failed. False at the deadline.
   bool wait_started(std::chrono::steady_clock::time_point deadline);
-  // Waits until the engine is drained or has failed. False at the deadline.
+  // Waits until the engine is drained, has failed or was stopped. False at the deadline.
   bool wait_ended(std::chrono::steady_clock::time_point deadline);
   // Why it failed, else ok. kFailedPrecondition: the step clock refused this rank; kInvalidArgument,
   // kNotFound: the model is wrong.

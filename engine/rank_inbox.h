@@ -67,6 +67,11 @@ class RankInbox {
     }
     wake_.wake();
   }
+  // Nothing new is taken, but others may still need this rank: drain() without leaving.
+  void refuse_new() {
+    MutexLock lock(mutex_);
+    draining_ = true;
+  }
   void stop() {
     {
       MutexLock lock(mutex_);

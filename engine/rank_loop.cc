@@ -136,6 +136,8 @@ void RankLoop::run() {
   deliver();
   if (parts_) parts_->runner.reset();
   if (loading_.thread.joinable()) loading_.thread.join();
+  ended_ = true;
+  notify();
 }
 
 void RankLoop::wait_for_events() {
@@ -196,7 +198,7 @@ void RankLoop::on_clock_message(const wire::FromClock& message) {
       drained_ = true;
       return notify();
     case wire::FromClock::kFleetDraining:
-      return inbox_.drain();
+      return inbox_.refuse_new();
     case wire::FromClock::MESSAGE_NOT_SET:
       return;
   }
@@ -208,6 +210,7 @@ void RankLoop::take_inbox() {
   for (const RankInbox::Cancellation& c : content.cancellations) batcher_.cancel(c.sink, c.id);
   if (!content.submissions.empty()) next_expiry_ = batcher_.expire(Clock::now());
   front_is_up_ |= content.front_is_up;
+  may_leave_unloaded_ |= content.drain;
   stopping_ = content.stop;
 }
 
@@ -422,6 +425,8 @@ void RankLoop::progress_drain() {
     send(message);
   }
   if (drain_finished_told_ || has_work() || inbox_.pending() > 0) return;
+  // Started again while the fleet drains, it was missed: it joins before it leaves.
+  if (clock_ && !parts_ && !may_leave_unloaded_) return;
   drain_finished_told_ = true;
   if (metrics_) metrics_->drain_finished(Clock::now() - *drain_begun_);
   if (clock_ && parts_) {

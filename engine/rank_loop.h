@@ -40,6 +40,7 @@ class RankLoop {
   bool started() const { return state_ != EngineState::kStarting; }
   bool drained() const { return drained_; }
   bool failed() const { return state_ == EngineState::kFailed; }
+  bool ended() const { return ended_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -108,6 +109,7 @@ class RankLoop {
   bool stopping_ = false;
   bool front_is_up_ = false;
   bool announced_ = false;
+  bool may_leave_unloaded_ = false;  // it was told to drain itself, not as part of the fleet only
   bool drain_told_ = false;
   bool drain_finished_told_ = false;
   std::optional<Clock::time_point> drain_begun_;
@@ -124,6 +126,7 @@ class RankLoop {
   std::atomic<EngineState> state_{EngineState::kStarting};
   std::atomic<bool> degraded_{false};
   std::atomic<bool> drained_{false};
+  std::atomic<bool> ended_{false};  // run() is over
   std::atomic<Clock::rep>
       last_progress_;  // time of the last step or of the last moment without work
   std::atomic<bool> busy_{false};

@@ -395,7 +395,8 @@ class Supervisor::Impl {
 
   void end_now() {
     if (std::exchange(ending_now_, true)) return;
-    signal_all(SIGTERM);
+    // Not SIGTERM again: a second one that comes before the first was read is lost.
+    signal_all(SIGINT);
     at_deadline(options_.kill_grace, [this] {
       log_error(
           "kill",

@@ -6,7 +6,7 @@
 // likes;
 // - readiness, progress and hangs are told by the step clock (fleet_events.h), not guessed;
 // - the first SIGTERM drains it: new work is refused, running streams finish, exit code 0; a second
-// SIGTERM ends it now, with
+// signal, SIGTERM or SIGINT, ends it now, with
 //   kExitStreamsCut if a running stream was cut, else 0 (exit_codes.h). A rank that is still
 //   loading ends at the first;
 // - exit code kExitConfig: the flags or the model are wrong. Before the fleet was ever complete

@@ -1,7 +1,5 @@
 #include "engine/kv_cache/block_pool.h"
 
-#include <ranges>
-
 #include "common/check.h"
 
 namespace flotilla {
@@ -41,7 +39,8 @@ void BlockPool::share(BlockId id) {
 }
 
 void BlockPool::release(std::span<const BlockId> ids) {
-  for (const BlockId id : std::views::reverse(ids)) {
+  for (size_t i = ids.size(); i-- > 0;) {
+    const BlockId id = ids[i];
     Block& block = at(id);
     check(block.owners > 0, "a block was released more often than owned");
     if (--block.owners > 0) continue;

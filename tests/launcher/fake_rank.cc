@@ -8,7 +8,7 @@
 //   group, parent
 //   --quiet            does not print "up <pid>" when it is
 //   --exit N           ends with that code; --die N: by that signal
-//   --on-term MODE     drain (default): exit 0; streams: the first SIGTERM is survived, the second
+//   --on-term MODE     drain (default): exit 0; streams: the first signal is survived, the second
 //   exits with kExitStreamsCut;
 //                      cut: exits with kExitStreamsCut; deaf: survives both; crash: abort
 // The words of the variable FAKE_RANK_ARGS are read first. Other flags are taken for api_server's
@@ -116,6 +116,7 @@ int run(int argc, char** argv) {
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGINT);
   sigprocmask(SIG_BLOCK, &stop, nullptr);
   StatusOr<InheritedFds> fds = take_inherited_fds();
   if (!fds.ok()) {
