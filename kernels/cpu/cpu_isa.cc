@@ -1,6 +1,24 @@
+#include <cpuid.h>
+
 #include "kernels/cpu/cpu_device.h"
 
 namespace flotilla {
+namespace {
+
+// __builtin_cpu_supports knows these two in GCC, but not in clang 14. Source: Intel's manual,
+// CPUID.
+
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx >> 29 & 1) != 0;
+}
+
+bool has_avx512_bf16() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 5 & 1) != 0;
+}
+
+}  // namespace
 
 std::string_view cpu_isa_name(CpuIsa isa) {
   switch (isa) {
@@ -17,8 +35,7 @@ std::string_view cpu_isa_name(CpuIsa isa) {
 }
 
 bool cpu_has(CpuIsa isa) {
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
@@ -30,7 +47,7 @@ bool cpu_has(CpuIsa isa) {
     case CpuIsa::kAvx512:
       return avx512;
     case CpuIsa::kAvx512Bf16:
-      return avx512 && __builtin_cpu_supports("avx512bf16");
+      return avx512 && has_avx512_bf16();
   }
   return false;
 }
