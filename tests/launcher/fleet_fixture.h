@@ -123,7 +123,13 @@ class FakeClock : public FleetListener {
     int pid = -1;
     if (serves != Serves::kWhenUp || std::sscanf(line.c_str(), "[rank %d] up %d", &rank, &pid) != 2)
       return;
-    events->on_serving(Rank(rank), pid, 0.5);
+    std::unique_lock lock(mutex_);
+    if (events != nullptr) events->on_serving(Rank(rank), pid, 0.5);
+  }
+  // The supervisor is about to end: output that comes later tells nobody.
+  void detach() {
+    std::unique_lock lock(mutex_);
+    events = nullptr;
   }
   void on_fleet_draining() override {
     std::unique_lock lock(mutex_);
@@ -242,6 +248,7 @@ class Fleet {
       std::thread teller([&] { story(); });
       code = fleet.run(&clock);
       teller.join();
+      clock.detach();
       configure_logging({});
     }
     ::close(out_pipe.write_end);
