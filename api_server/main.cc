@@ -99,7 +99,7 @@ struct Servers {
 };
 
 // Until the engine is drained or a second signal or the limit ends it. The exit code.
-int drain(App& app, Engine& engine, Servers& servers, const ServerFlags& flags, Signals& signals, int ended) {
+int drain(App& app, Engine& engine, Servers& servers, QueueServer* queue, const ServerFlags& flags, Signals& signals, int ended) {
   log_info("draining", {{"running", engine.load().running}});
   app.serving.begin_drain();
   engine.begin_drain();
@@ -109,7 +109,9 @@ int drain(App& app, Engine& engine, Servers& servers, const ServerFlags& flags, 
   while (wait_for_signal(signals, ended, deadline) && !signals.second()) {
   }
   const bool in_time = !signals.second() && engine.drained();
-  const bool whole = servers.main.stop(in_time ? Clock::now() + kFlushTime : Clock::now());
+  const auto flushed_by = in_time ? Clock::now() + kFlushTime : Clock::now();
+  bool whole = servers.main.stop(flushed_by);
+  if (queue != nullptr) whole &= queue->finish(flushed_by);
   if (servers.probes) servers.probes->stop(Clock::now());
   log_info("drained", {{"streams_cut", !whole}});
   return whole ? kExitOk : kExitStreamsCut;
@@ -210,7 +212,7 @@ int serve(const ServerFlags& flags, InheritedFds inherited, const Environment& e
     std::fprintf(stderr, "api_server: %s\n", engine.health().detail.c_str());
     servers.main.stop(Clock::now());
   } else {
-    code = drain(app, engine, servers, flags, signals, ended.fd());
+    code = drain(app, engine, servers, queue->get(), flags, signals, ended.fd());
   }
   queue->reset();
   engine.begin_drain();

@@ -56,7 +56,15 @@ RankLoop::~RankLoop() {
 
 void RankLoop::send(const wire::ToClock& message) {
   if (!clock_) return;
-  if (const Status status = clock_->send(message); !status.ok()) fail(status);
+  const Status status = clock_->send(message);
+  if (status.ok()) return;
+  // What it said last explains why it hung up.
+  if (const auto last = clock_->receive(); last.ok()) {
+    for (const wire::FromClock& m : *last) {
+      if (m.has_refused()) return fail(failed_precondition(m.refused().reason()));
+    }
+  }
+  fail(status);
 }
 
 void RankLoop::say_hello() {

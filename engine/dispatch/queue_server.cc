@@ -30,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kMaxUnsentBytes = 16u << 20;
 constexpr size_t kMaxFrameBeforeAnswer = 1024;
 constexpr std::chrono::seconds kAnswerDeadline{10};
+constexpr std::chrono::milliseconds kFinishTime{100};  // at least, for finish()
 constexpr std::chrono::milliseconds kAcceptPause{50};  // after a failed accept (out of descriptors)
 
 // One client. The engine calls on_tokens() on its own thread; everything else happens on the wire
@@ -71,6 +72,12 @@ class Connection final : public TokenSink, public std::enable_shared_from_this<C
     deadline_.cancel();
     for (const auto& [internal, live] : live_) engine_.cancel(this, internal);
     if (live_.empty()) released_();
+  }
+
+  // Closes as soon as all of its sequences have ended and everything is sent.
+  void close_when_done() {
+    close_when_done_ = true;
+    flush();
   }
 
   // Closed, and the engine holds no sequence of this sink any more.
@@ -248,7 +255,11 @@ class Connection final : public TokenSink, public std::enable_shared_from_this<C
       log_warn("queue port: a client does not read", {{"unsent_bytes", unsent_.size()}});
       return close();
     }
-    if (writing_ || unsent_.empty()) return;
+    if (writing_) return;
+    if (unsent_.empty()) {
+      if (close_when_done_ && live_.empty()) close();
+      return;
+    }
     writing_ = true;
     sending_.swap(unsent_);
     unsent_.clear();
@@ -271,6 +282,7 @@ class Connection final : public TokenSink, public std::enable_shared_from_this<C
   std::string server_nonce_;
   bool accepted_ = false;
   bool closed_ = false;
+  bool close_when_done_ = false;
   bool writing_ = false;
   std::string unsent_, sending_;
   uint64_t last_internal_ = 0;
@@ -300,9 +312,7 @@ class QueueServer::Impl {
   // go.
   ~Impl() {
     asio::post(io_, [this] {
-      boost::system::error_code ignored;
-      acceptor_.close(ignored);
-      pause_.cancel();
+      stop_accepting();
       const auto all = connections_;
       for (const auto& connection : all) connection->close();
       stopping_ = true;
@@ -311,7 +321,27 @@ class QueueServer::Impl {
     thread_.join();
   }
 
+  bool finish(Clock::time_point deadline) {
+    asio::post(io_, [this] {
+      stop_accepting();
+      finishing_ = true;
+      const auto all = connections_;
+      for (const auto& connection : all) connection->close_when_done();
+      sweep();
+    });
+    // Who has nothing to be sent is gone at once, however short the time.
+    deadline = std::max(deadline, Clock::now() + kFinishTime);
+    MutexLock lock(mutex_);
+    return all_gone_.wait_until(lock, deadline, [&] { return gone_; });
+  }
+
  private:
+  void stop_accepting() {
+    boost::system::error_code ignored;
+    acceptor_.close(ignored);
+    pause_.cancel();
+  }
+
   void accept() {
     acceptor_.async_accept([this](boost::system::error_code error, tcp::socket socket) {
       if (error == asio::error::operation_aborted || !acceptor_.is_open()) return;
@@ -334,7 +364,12 @@ class QueueServer::Impl {
   }
   void sweep() {
     std::erase_if(connections_, [](const auto& c) { return c->released(); });
-    if (stopping_ && connections_.empty()) work_.reset();
+    if (!connections_.empty()) return;
+    if (stopping_) work_.reset();
+    if (!finishing_) return;
+    MutexLock lock(mutex_);
+    gone_ = true;
+    all_gone_.notify_all();
   }
 
   const QueueServerOptions options_;
@@ -345,11 +380,16 @@ class QueueServer::Impl {
   asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   std::set<std::shared_ptr<Connection>> connections_;
   bool stopping_ = false;
+  bool finishing_ = false;
+  Mutex mutex_;
+  CondVar all_gone_;
+  bool gone_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 
 QueueServer::QueueServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 QueueServer::~QueueServer() = default;
+bool QueueServer::finish(Clock::time_point deadline) { return impl_->finish(deadline); }
 
 StatusOr<std::unique_ptr<QueueServer>> QueueServer::start(UniqueFd listener,
                                                           const QueueServerOptions& options,

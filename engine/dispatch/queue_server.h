@@ -4,6 +4,7 @@
 // that does not read is cut off when 16 MiB of tokens wait for it.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -27,7 +28,12 @@ class QueueServer {
   static StatusOr<std::unique_ptr<QueueServer>> start(UniqueFd listener,
                                                       const QueueServerOptions& options,
                                                       Engine& engine);
+  // Cancels what still runs.
   ~QueueServer();
+
+  // For the end of a drain: takes no new clients, and closes each one when it has been sent
+  // everything. Waits for that until the deadline; false if somebody did not get all.
+  bool finish(std::chrono::steady_clock::time_point deadline);
 
  private:
   class Impl;

@@ -15,8 +15,7 @@ using Clock = std::chrono::steady_clock;
 StatusOr<std::unique_ptr<ClockPresence>> ClockPresence::start(ClockPresenceOptions options) {
   StatusOr<std::unique_ptr<ClockClient>> clock = ClockClient::connect(options.clock_socket);
   if (!clock.ok()) return clock.status();
-  std::unique_ptr<ClockPresence> presence(
-      new ClockPresence(std::move(options), std::move(*clock)));
+  std::unique_ptr<ClockPresence> presence(new ClockPresence(std::move(options), std::move(*clock)));
   FLOTILLA_RETURN_IF_ERROR(presence->introduce());
   presence->thread_ = std::thread([p = presence.get()] { p->run(); });
   return presence;

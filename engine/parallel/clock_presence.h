@@ -20,7 +20,7 @@ struct ClockPresenceOptions {
   std::string clock_socket;
   Rank rank;
   std::chrono::steady_clock::time_point process_start;
-  std::function<void()> on_fleet_draining;  // on the presence's thread
+  std::function<void()> on_fleet_draining;             // on the presence's thread
   std::function<void(const std::string& why)> on_end;  // likewise: refused, or the clock is gone
 };
 

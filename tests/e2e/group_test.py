@@ -42,9 +42,9 @@ class Differences(unittest.TestCase):
                 self.assertIn(name, output)
                 for value in values:
                     self.assertIn(value, output)
-            code, output = self.start_by_hand(fleet, 2)
+            code, output = self.start_by_hand(fleet, 2, "--data-parallel-size", "3")
             self.assertEqual(code, REFUSED, output)
-            self.assertIn("rank 2 of a fleet of 2", output)
+            self.assertIn("rank 2 of a fleet of 2 ranks", output)
             for stream in running:
                 self.assertTrue(stream.wait().whole, stream.describe())
             self.assertEqual(running[0].tokens, running[1].tokens)

@@ -100,8 +100,12 @@ class Batch:
 
 
 class QueueClient:
-    def __init__(self, port, secret, timeout=60):
-        self.socket = socket.create_connection((HOST, port), timeout=timeout)
+    def __init__(self, port, secret, timeout=60, receive_buffer=None):
+        self.socket = socket.socket()
+        self.socket.settimeout(timeout)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect((HOST, port))
         self.buffer = b""
         challenge = parse(self.receive()[CHALLENGE][0])
         self.server_nonce = challenge[2][0]
@@ -110,6 +114,7 @@ class QueueClient:
         self.send(ANSWER, message((1, self.nonce), (2, proof), (3, "test")))
         first = self.receive()
         if PROTOCOL_ERROR in first:
+            self.close()
             raise PermissionError(first[PROTOCOL_ERROR][0].decode())
         accepted = parse(first[ACCEPTED][0])
         expected = self.proof(secret, b" server", self.nonce, self.server_nonce)

@@ -38,9 +38,9 @@ def free_ports(count):
     raise AssertionError("no run of free ports")
 
 
-def headless_fleet(ranks, base, **more):
+def headless_fleet(ranks, base, args=()):
     return Fleet(ranks=ranks, model=MODEL, env={"FLOTILLA_CLUSTER_SECRET": SECRET},
-                 args=["--headless", "--engine-worker-queue-port", str(base)], **more)
+                 args=["--headless", "--engine-worker-queue-port", str(base), *args])
 
 
 class Alone(unittest.TestCase):
@@ -182,7 +182,7 @@ class Drains(unittest.TestCase):
             with QueueClient(base, secret_of(SECRET)) as client:
                 for i in range(4):
                     client.submit(i, prompt, 1500, logprobs=5)
-                client.batch()
+                wait_until(lambda: gauge_or_none(fleet[0].metrics_port) == 4, "four to run")
                 fleet.signal(signal.SIGTERM)
                 fleet.wait_line("rank=0 event=draining")
                 client.submit(9, prompt, 4)
@@ -191,25 +191,27 @@ class Drains(unittest.TestCase):
                 self.assertIn("draining", done[9][1].error)
                 for i in range(4):
                     self.assertEqual(done[i][1].finish, LENGTH)
-                    self.assertGreaterEqual(len(done[i][0]), 1490)
+                    self.assertEqual(len(done[i][0]), 1500)
             self.assertEqual(fleet.wait(), OK)
             self.assertEqual(fleet.left_behind(), {})
 
     def test_a_slow_queue_client_gets_its_last_tokens_before_a_drained_rank_ends(self):
         base = free_ports(1)
         prompt, _ = reference_prompts(MODEL)[1]
-        with headless_fleet(1, base) as fleet:
-            with QueueClient(base, secret_of(SECRET)) as client:
-                for i in range(8):
+        with headless_fleet(1, base, ["--max-num-seqs", "32"]) as fleet:
+            with QueueClient(base, secret_of(SECRET), receive_buffer=4096) as client:
+                for i in range(32):
                     client.submit(i, prompt, 1000, logprobs=20)
-                client.batch()
+                wait_until(lambda: gauge_or_none(fleet[0].metrics_port) == 32, "all to run")
                 fleet.signal(signal.SIGTERM)
                 # Nothing is read until everything has been computed: more than the sockets hold.
                 wait_until(lambda: gauge_or_none(fleet[0].metrics_port) in (0, None),
                            "the engine to be done")
-                done = client.collect(*range(8))
-                for i in range(8):
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                done = client.collect(*range(32))
+                for i in range(32):
                     self.assertEqual(done[i][1].finish, LENGTH)
+                    self.assertEqual(len(done[i][0]), 1000)
             self.assertEqual(fleet.wait(), OK)
 
     def test_a_drain_ordered_by_a_queue_client_is_a_rolling_restart_of_that_rank(self):
