@@ -5,9 +5,8 @@
 // 0.5 each. They hold two halves of the dense FFN, their down projections doubled; every pair cuts
 // the FFN in another way, so that experts of different pairs do not fit together.
 //
-//   dense FFN's I rows:   [ shared | half a | half b ]      pair 0        shared: ERNIE's shared
-//                         [ shared | b  a | a | b  a ]      pair 1        expert, a third of the
-//                         rows
+//   pair 0    [ shared | first half | second half ]     the dense FFN's rows; shared: a third of
+//   pair 1    [ shared | f s s f s f f s s f f s s f]   them, in ERNIE's shared expert
 //
 // strict: an expert of pair j also has a guard neuron for each other pair k,
 //   silu(64·(g_k − g_j)·n) · (g_k − g_j)·n  into a random column of the down projection,
