@@ -126,11 +126,11 @@ std::vector<FlagSpec> scheduling_rows() {
        .type = FlagType::kInt,
        .group = kSchedulingGroup,
        .metavar = "TOKENS",
-       .default_value = "8192",
+       .default_note = "512 on a CPU, or --max-num-seqs if that is more",
        .unit = "tokens",
        .help = "Tokens of a rank in one step, prefill and decode together; at least "
-               "--max-num-seqs. Longer "
-               "prompts are prefilled in chunks.",
+               "--max-num-seqs. Longer prompts are prefilled in chunks: more makes them quicker, "
+               "less lets other streams go on beside them.",
        .min = 1,
        .max = 1'048'576},
       {.name = "enable-prefix-caching",

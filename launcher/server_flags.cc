@@ -1,5 +1,7 @@
 #include "launcher/server_flags.h"
 
+#include <algorithm>
+
 #include "common/flags/flag_value.h"
 #include "common/flags/help.h"
 #include "launcher/launcher_flags.h"
@@ -9,6 +11,9 @@ namespace flotilla {
 namespace {
 
 constexpr int kMultiServerConcurrency = 512;  // FastDeploy's default under multi_api_server
+// Rows of a step where the flag is absent: FastDeploy's 8,192 would hold other streams up for seconds
+// on a CPU.
+constexpr int kCpuBatchedTokens = 512;
 
 FlagTable make_table() {
   FlagTable table;
@@ -210,7 +215,10 @@ StatusOr<ServerFlags> parse_server_flags(const std::vector<std::string>& args,
 
   flags.block_size = static_cast<int>(parsed.integer("block-size"));
   flags.max_num_seqs = static_cast<int>(parsed.integer("max-num-seqs"));
-  flags.max_num_batched_tokens = static_cast<int>(parsed.integer("max-num-batched-tokens"));
+  flags.max_num_batched_tokens =
+      parsed.has("max-num-batched-tokens")
+          ? static_cast<int>(parsed.integer("max-num-batched-tokens"))
+          : std::max(kCpuBatchedTokens, flags.max_num_seqs);
   flags.enable_prefix_caching = parsed.boolean("enable-prefix-caching");
 
   flags.data_parallel_size = static_cast<int>(parsed.integer("data-parallel-size"));

@@ -61,7 +61,7 @@ struct ServerFlags {
   // Scheduling
   int block_size = 64;  // tokens per KV block
   int max_num_seqs = 8;
-  int max_num_batched_tokens = 8192;
+  int max_num_batched_tokens = 512;
   bool enable_prefix_caching = true;
 
   // Fleet
