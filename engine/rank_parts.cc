@@ -43,11 +43,6 @@ StatusOr<RankSetup> set_up_rank(const RankEngineOptions& o) {
   }
   setup.layout.num_blocks = blocks;
   const int64_t capacity = blocks * o.block_size;
-  if (o.max_model_len && *o.max_model_len > c.max_position) {
-    return invalid_argument("--max-model-len " + std::to_string(*o.max_model_len) +
-                            " is more than the model's max_position_embeddings, " +
-                            std::to_string(c.max_position));
-  }
   if (o.max_model_len && *o.max_model_len > capacity) {
     return invalid_argument(
         "--max-model-len " + std::to_string(*o.max_model_len) + " needs " +
@@ -67,6 +62,12 @@ StatusOr<RankSetup> set_up_rank(const RankEngineOptions& o) {
   }
   setup.in_group = o.group.expert_parallel && c.has_moe() && !o.group.clock_socket.empty();
   for (const std::string& note : c.notes) log_info("model", {{"note", note}});
+  if (setup.limits.max_model_len > c.max_position) {
+    log_warn("max_model_len_beyond_training",
+             {{"max_model_len", setup.limits.max_model_len},
+              {"max_position_embeddings", c.max_position},
+              {"note", "the model was not trained on such positions; text there may be poor"}});
+  }
   if (o.group.expert_parallel && !c.has_moe()) {
     log_info("model", {{"note", "no experts: --enable-expert-parallel changes nothing"}});
   }

@@ -274,9 +274,6 @@ TEST_CASE("Fleet.CancellationFreesASequenceAndAFullQueueRefuses") {
 
 TEST_CASE("Fleet.FlagsThatDoNotFitTheModelAreNamed") {
   RankEngineOptions o = Fleet::options();
-  o.max_model_len = 100000;
-  CHECK(RankEngine::create(o, nullptr).status().message() ==
-        "--max-model-len 100000 is more than the model's max_position_embeddings, 2048");
   o.max_model_len = 2048;
   CHECK(RankEngine::create(o, nullptr)
             .status()
